@@ -1,0 +1,71 @@
+//! The one door through which an address opens for a host.
+//!
+//! The DNS driver asks for leases and may let an answer go only with the [`Acked`] proof in hand. The proof is made by
+//! whoever got the kernel's acknowledgement, nobody else (a test reads the sources and holds that line).
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::policy::name::Pattern;
+
+/// A host in the kernel's terms: 1 for sources in scope that belong to no host, 2… for the hosts of the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostId(pub u16);
+
+impl HostId {
+    /// Sources in scope that belong to no host.
+    pub const NOBODY: HostId = HostId(1);
+}
+
+/// The shortest time for which an address stays open (SPEC section 2, meaning 7).
+pub const MIN_LEASE: Duration = Duration::from_secs(60);
+/// The longest.
+pub const MAX_LEASE: Duration = Duration::from_secs(3600);
+
+/// Addresses that an answer is about to tell one host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseRequest {
+    /// The revision whose decision allowed the name; a request of another revision is refused as stale.
+    pub revision: u64,
+    /// Who asked.
+    pub host: HostId,
+    /// The allowlist entry that covers the name asked for.
+    pub pattern: Pattern,
+    /// The addresses in the answer.
+    pub addresses: Vec<IpAddr>,
+    /// How long the answer is good for; clamped to [`MIN_LEASE`] … [`MAX_LEASE`] here, not by the caller.
+    pub ttl: Duration,
+}
+
+/// Proof that the kernel holds the addresses of a request until the answer's time is over.
+#[must_use]
+#[derive(Debug)]
+pub struct Acked(());
+
+impl Acked {
+    /// Only for the code that has the kernel's acknowledgement in hand, now or from an earlier, longer lease.
+    pub(crate) fn by_kernel() -> Self {
+        Self(())
+    }
+}
+
+/// Why an answer may not go.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseError {
+    /// The policy changed since the decision: decide again.
+    #[error("the policy changed meanwhile")]
+    Stale,
+    /// The kernel refused, or is not there; with its words.
+    #[error("the kernel did not take the address: {0}")]
+    Kernel(String),
+    /// Too many requests wait.
+    #[error("too many answers wait for the kernel")]
+    Busy,
+}
+
+/// Whoever can put leases into the kernel.
+pub trait Leaser: Send + Sync + 'static {
+    /// Resolves when the kernel holds every address of the request (at once if it does already).
+    fn lease(&self, request: LeaseRequest) -> impl Future<Output = Result<Acked, LeaseError>> + Send;
+}

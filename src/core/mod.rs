@@ -1,0 +1,3 @@
+//! State and its transitions, pure: time is an argument, effects are values.
+
+pub mod lease;

@@ -1,0 +1,5 @@
+//! Clawgress: an egress gateway for AI agents.
+
+pub mod core;
+pub mod plan;
+pub mod policy;

@@ -1,0 +1,1 @@
+//! From a policy to what the kernel and the DNS server hold; pure.

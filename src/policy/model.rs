@@ -1,0 +1,288 @@
+//! The policy after validation: every value legal by its type, every entry with the place it was written at.
+//!
+//! A [`Policy`] can be made only by [`crate::policy::parse`], so whoever holds one need not check anything again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+
+use chrono::{NaiveTime, Weekday};
+use chrono_tz::Tz;
+use ipnet::IpNet;
+
+use super::name::Pattern;
+
+/// Ports that are open where a policy names none (SPEC section 2, meaning 2).
+pub const DEFAULT_PORTS: [u16; 3] = [53, 80, 443];
+
+/// A place in the policy document as a JSON Pointer (RFC 6901), such as `/hosts/agent-1/allow/domains/0`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pointer(pub(crate) Arc<str>);
+
+impl Pointer {
+    /// The pointer as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A value and the place where the policy says it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Located<T> {
+    /// What was written, normalised.
+    pub value: T,
+    /// Where it was written.
+    pub path: Pointer,
+}
+
+/// A list the policy wrote (possibly empty, which means "none"), with its place. The places of its entries are
+/// `path/0`, `path/1`, … ; see [`List::entry_path`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct List<T> {
+    /// Entries in the order written; duplicates are kept, so that indices are the document's.
+    pub entries: Arc<[T]>,
+    /// Where the list is.
+    pub path: Pointer,
+}
+
+impl<T> List<T> {
+    /// The place of entry `index`.
+    pub fn entry_path(&self, index: usize) -> Pointer {
+        Pointer(Arc::from(format!("{}/{index}", self.path)))
+    }
+}
+
+/// Enforce for real, or let pass and record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Block what the policy does not allow.
+    #[default]
+    Enforce,
+    /// Let everything pass; record what would have been blocked.
+    Monitor,
+}
+
+/// The traffic that the policy is about. Both fields given: a packet must satisfy both.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Police only these sources. `None`: any. Never an empty list.
+    pub sources: Option<List<IpNet>>,
+    /// Police only what enters by these interfaces. `None`: any. Never an empty list.
+    pub interfaces: Option<List<String>>,
+}
+
+/// A list of names kept in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainList {
+    /// The user's name for it.
+    pub name: String,
+    /// Where the file is.
+    pub file: String,
+    /// How to read the file.
+    pub format: ListFormat,
+}
+
+/// The formats of domain list files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListFormat {
+    /// One name a line.
+    Domains,
+    /// `hosts(5)` lines.
+    Hosts,
+    /// A response-policy zone.
+    Rpz,
+    /// `||name^` lines.
+    Adblock,
+}
+
+/// What may be reached. An absent field is inherited (host) or the default (global: nothing, default ports).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allow {
+    /// Names.
+    pub domains: Option<List<Pattern>>,
+    /// Addresses.
+    pub ips: Option<List<IpNet>>,
+    /// Destination ports, TCP and UDP alike.
+    pub ports: Option<List<u16>>,
+    /// Names in files.
+    pub domain_lists: Option<List<DomainList>>,
+}
+
+/// What may never be reached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Deny {
+    /// Names.
+    pub domains: Option<List<Pattern>>,
+    /// Addresses.
+    pub ips: Option<List<IpNet>>,
+    /// Names in files.
+    pub domain_lists: Option<List<DomainList>>,
+}
+
+/// Days and times at which something is open, wall clock in the policy's zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The days on which the window starts. Never empty: absent `days` are all seven.
+    pub days: BTreeSet<Day>,
+    /// Start and end; `None`: the whole day. `start > end` crosses midnight. Never equal.
+    pub hours: Option<(NaiveTime, NaiveTime)>,
+}
+
+/// A weekday with an order (Monday first).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Day(pub u8);
+
+impl Day {
+    /// The day as chrono names it.
+    pub fn weekday(self) -> Weekday {
+        [Weekday::Mon, Weekday::Tue, Weekday::Wed, Weekday::Thu, Weekday::Fri, Weekday::Sat, Weekday::Sun]
+            [usize::from(self.0 % 7)]
+    }
+}
+
+/// The period of an exfil cap; aligned to the clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Period {
+    /// Turns every second.
+    Second,
+    /// Turns at :00 of the minute.
+    Minute,
+    /// Turns at the full hour.
+    Hour,
+    /// Turns at local midnight.
+    Day,
+}
+
+/// Upload bytes from one host to one domain per period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cap {
+    /// IP packet bytes, upload direction. Never 0.
+    pub bytes: u64,
+    /// How often the count starts again.
+    pub period: Period,
+}
+
+/// The name of a host block: 1 to 63 of `A-Z a-z 0-9 . _ -`.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostName(pub(crate) Arc<str>);
+
+impl HostName {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for HostName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One block of `hosts`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Where the block is.
+    pub path: Pointer,
+    /// The agents' source addresses. Never empty; no CIDR stands in two hosts.
+    pub sources: List<IpNet>,
+    /// What replaces the global allowlists, field by field.
+    pub allow: Allow,
+    /// What is denied besides the global denylist.
+    pub deny: Deny,
+    /// `None`: the global mode.
+    pub mode: Option<Located<Mode>>,
+    /// Replaces the global window.
+    pub time_window: Option<Located<Window>>,
+    /// Merged over the global ones.
+    pub domain_time_windows: BTreeMap<Pattern, Located<Window>>,
+    /// This host's own bucket, kilobits (1000 bits) per second. Never 0.
+    pub egress_kbps: Option<Located<u64>>,
+    /// Caps by domain.
+    pub caps: BTreeMap<Pattern, Located<Cap>>,
+}
+
+/// A valid policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Global mode.
+    pub mode: Option<Located<Mode>>,
+    /// The zone of windows and of day caps; `None`: the system's.
+    pub time_zone: Option<Located<Tz>>,
+    /// The traffic that the policy is about.
+    pub scope: Scope,
+    /// Global allowlists.
+    pub allow: Allow,
+    /// Global denylists.
+    pub deny: Deny,
+    /// Labels by domain.
+    pub labels: BTreeMap<Pattern, String>,
+    /// Global window.
+    pub time_window: Option<Located<Window>>,
+    /// Global windows by domain.
+    pub domain_time_windows: BTreeMap<Pattern, Located<Window>>,
+    /// The bucket of all egress in scope, kilobits (1000 bits) per second. Never 0.
+    pub egress_kbps: Option<Located<u64>>,
+    /// The hosts by name.
+    pub hosts: BTreeMap<HostName, Host>,
+}
+
+/// The lists that hold for one host (or for sources in scope that belong to none), inheritance resolved.
+#[derive(Clone, Debug)]
+pub struct Effective<'a> {
+    /// The host; `None`: sources that belong to no host.
+    pub host: Option<&'a HostName>,
+    /// Names that may be reached; `None`: the policy wrote no list, so none.
+    pub domains: Option<&'a List<Pattern>>,
+    /// Addresses that may be reached; `None` as above.
+    pub ips: Option<&'a List<IpNet>>,
+    /// Ports; `None`: [`DEFAULT_PORTS`].
+    pub ports: Option<&'a List<u16>>,
+    /// Denied names: the host's own list first, then the global one.
+    pub deny_domains: [Option<&'a List<Pattern>>; 2],
+    /// Denied addresses: the host's own list first, then the global one.
+    pub deny_ips: [Option<&'a List<IpNet>>; 2],
+    /// Enforce or monitor.
+    pub mode: Mode,
+}
+
+impl Policy {
+    /// The lists that hold for `host`; for `None`, and for a name that is no host, the global ones.
+    pub fn effective<'a>(&'a self, host: Option<&HostName>) -> Effective<'a> {
+        let entry = host.and_then(|name| self.hosts.get_key_value(name));
+        let own = entry.map(|(_, host)| host);
+        let allow = own.map(|host| &host.allow);
+        let deny = own.map(|host| &host.deny);
+        Effective {
+            host: entry.map(|(name, _)| name),
+            domains: allow.and_then(|a| a.domains.as_ref()).or(self.allow.domains.as_ref()),
+            ips: allow.and_then(|a| a.ips.as_ref()).or(self.allow.ips.as_ref()),
+            ports: allow.and_then(|a| a.ports.as_ref()).or(self.allow.ports.as_ref()),
+            deny_domains: [deny.and_then(|d| d.domains.as_ref()), self.deny.domains.as_ref()],
+            deny_ips: [deny.and_then(|d| d.ips.as_ref()), self.deny.ips.as_ref()],
+            mode: own
+                .and_then(|host| host.mode.as_ref())
+                .or(self.mode.as_ref())
+                .map(|mode| mode.value)
+                .unwrap_or_default(),
+        }
+    }
+}
