@@ -7,7 +7,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::policy::name::Pattern;
+use crate::policy::name::Name;
 
 /// A host in the kernel's terms: 1 for sources in scope that belong to no host, 2… for the hosts of the policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,8 +30,10 @@ pub struct LeaseRequest {
     pub revision: u64,
     /// Who asked.
     pub host: HostId,
-    /// The allowlist entry that covers the name asked for.
-    pub pattern: Pattern,
+    /// The name asked for.
+    pub name: Name,
+    /// The other names on the way from it to the addresses (CNAME targets).
+    pub links: Vec<Name>,
     /// The addresses in the answer.
     pub addresses: Vec<IpAddr>,
     /// How long the answer is good for; clamped to [`MIN_LEASE`] … [`MAX_LEASE`] here, not by the caller.

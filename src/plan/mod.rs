@@ -1,4 +1,8 @@
 //! From a policy to what the kernel and the DNS server hold; pure.
 
+pub mod apply;
 pub mod ir;
 pub mod ops;
+pub mod simulate;
+pub mod situation;
+pub mod table;

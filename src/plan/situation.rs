@@ -1,0 +1,44 @@
+//! Everything that a plan depends on besides the policy.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use crate::core::lease::HostId;
+use crate::policy::model::HostName;
+
+/// Where port-53 traffic of one address family goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DnsDoor {
+    /// To this port, at whatever address of ours the packet came in by (a wildcard listener).
+    Redirect(u16),
+    /// To this very listener.
+    To(IpAddr, u16),
+    /// Nowhere: no listener of that family, or redirection is switched off. The traffic is refused.
+    Closed,
+}
+
+/// What the world looks like to the compiler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Situation {
+    /// The kernel's numbers for the hosts of the policy; every host has one, from 2 up.
+    pub hosts: BTreeMap<HostName, HostId>,
+    /// The class of flows that `allow.ips` lets through, by host.
+    pub net_classes: BTreeMap<HostId, u32>,
+    /// Hosts whose live flows must be judged again at each packet, because their rules changed under them.
+    pub recheck: BTreeSet<HostId>,
+    /// The way to our DNS over IPv4.
+    pub dns4: DnsDoor,
+    /// The way to our DNS over IPv6.
+    pub dns6: DnsDoor,
+    /// The ports on which our DNS listens.
+    pub dns_ports: BTreeSet<u16>,
+    /// Whether another table switches connection tracking off, so that ours must hold it on.
+    pub keep_tracking: bool,
+}
+
+impl Situation {
+    /// The kernel's number of a host; [`HostId::NOBODY`] for none.
+    pub fn id(&self, host: Option<&HostName>) -> HostId {
+        host.and_then(|name| self.hosts.get(name)).copied().unwrap_or(HostId::NOBODY)
+    }
+}

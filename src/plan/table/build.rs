@@ -1,0 +1,109 @@
+//! The table under construction.
+
+use std::collections::BTreeMap;
+
+use super::super::ir::{
+    Action, Base, Chain, Cond, Data, DataType, Family, Ident, Key, KeyType, Rule, Set, SetSpec, Value, Verdict,
+};
+use super::super::ops::Table;
+use super::super::situation::Situation;
+use super::names;
+use crate::policy::model::Policy;
+
+/// The most classes and leases the kernel will hold; a lease beyond it is refused, never an older one dropped.
+const MAX_DYNAMIC: u32 = 1 << 20;
+
+pub(super) struct Build<'a> {
+    pub policy: &'a Policy,
+    pub situation: &'a Situation,
+    table: Table,
+}
+
+impl<'a> Build<'a> {
+    pub fn new(policy: &'a Policy, situation: &'a Situation) -> Self {
+        let mut build = Self { policy, situation, table: Table::default() };
+        build.dynamic_sets();
+        build
+    }
+
+    pub fn finish(self) -> Table {
+        self.table
+    }
+
+    /// Sets that leases fill.
+    fn dynamic_sets(&mut self) {
+        for family in Family::BOTH {
+            let spec = SetSpec {
+                key: KeyType::MarkAddress(family),
+                data: DataType::Mark,
+                interval: false,
+                timeout: true,
+                counter: false,
+                size: Some(MAX_DYNAMIC),
+            };
+            self.set(names::of("dst", family), spec, BTreeMap::new());
+        }
+        for name in [names::UP, names::DOWN] {
+            let spec = SetSpec {
+                key: KeyType::Mark,
+                data: DataType::Verdict,
+                interval: false,
+                timeout: true,
+                counter: true,
+                size: Some(MAX_DYNAMIC),
+            };
+            self.set(name.into(), spec, BTreeMap::new());
+        }
+    }
+
+    pub fn chain(&mut self, name: impl Into<Ident>, base: Option<Base>) {
+        self.table.chains.insert(name.into(), Chain { base, rules: Vec::new() });
+    }
+
+    /// Appends a rule; the chain is made if it is not there.
+    pub fn rule(&mut self, chain: &str, conds: Vec<Cond>, actions: Vec<Action>, comment: impl Into<String>) {
+        self.table
+            .chains
+            .entry(chain.into())
+            .or_insert_with(|| Chain { base: None, rules: Vec::new() })
+            .rules
+            .push(Rule { conds, actions, comment: comment.into() });
+    }
+
+    pub fn set(&mut self, name: Ident, spec: SetSpec, elements: BTreeMap<Key, Value>) {
+        self.table.sets.insert(name, Set { spec, elements });
+    }
+
+    /// A static hash or interval set or map.
+    pub fn plain_set(
+        &mut self,
+        name: impl Into<Ident>,
+        key: KeyType,
+        data: DataType,
+        interval: bool,
+        elements: impl IntoIterator<Item = (Key, Value)>,
+    ) {
+        let spec = SetSpec { key, data, interval, timeout: false, counter: false, size: None };
+        self.set(name.into(), spec, elements.into_iter().collect());
+    }
+}
+
+/// `goto CHAIN`.
+pub(super) fn goto(chain: impl Into<Ident>) -> Vec<Action> {
+    vec![Action::Verdict(Verdict::Goto(chain.into()))]
+}
+
+/// `jump CHAIN`.
+pub(super) fn jump(chain: impl Into<Ident>) -> Vec<Action> {
+    vec![Action::Verdict(Verdict::Jump(chain.into()))]
+}
+
+/// A single verdict.
+pub(super) fn verdict(verdict: Verdict) -> Vec<Action> {
+    vec![Action::Verdict(verdict)]
+}
+
+/// A set element without data.
+pub(super) fn member(key: Key) -> (Key, Value) {
+    (key, Value::plain(Data::None))
+}

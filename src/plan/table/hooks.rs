@@ -1,0 +1,269 @@
+//! The base chains and the way through them; see the drawing in [`super`].
+
+use super::super::ir::{
+    Action, Base, CLASS_BASE, ChainType, Cond, DataType, Direction, End, Family, Field, Hook, Key, KeyType, Lookup, Op,
+    States, Verdict, proto,
+};
+use super::super::situation::DnsDoor;
+use super::build::{Build, goto, member, verdict};
+use super::names;
+use super::scope::{self, Side};
+use crate::core::lease::HostId;
+use crate::policy::reference::{SPECIAL_V4, SPECIAL_V6};
+
+/// Before anybody's `notrack` in raw (−300).
+const BEFORE_RAW: i32 = -310;
+/// Before anybody's destination NAT (−100), so that nobody sends port 53 elsewhere first.
+const BEFORE_DNAT: i32 = -105;
+/// After the router's own filter (0): both must accept.
+const AFTER_FILTER: i32 = 5;
+/// Before the router's own input filter.
+const BEFORE_FILTER: i32 = -5;
+
+pub(super) fn add(build: &mut Build<'_>) {
+    scope::add_sets(build);
+    forward(build);
+    classify(build);
+    inbound(build);
+    refusals(build);
+    prerouting(build);
+    input(build);
+    tracking(build);
+}
+
+fn filter(hook: Hook, priority: i32) -> Option<Base> {
+    Some(Base { kind: ChainType::Filter, hook, priority })
+}
+
+/// One rule for each alternative of the scope.
+fn scoped(build: &mut Build<'_>, chain: &str, before: &[Cond], side: Side, to: &str, comment: &str) {
+    for conds in scope::conditions(build, side) {
+        let all = before.iter().cloned().chain(conds).collect();
+        build.rule(chain, all, goto(to), comment);
+    }
+}
+
+fn forward(build: &mut Build<'_>) {
+    build.chain(names::FORWARD, filter(Hook::Forward, AFTER_FILTER));
+    // First of all, so that a packet of a known flow costs one look-up whatever the scope is.
+    build.rule(names::FORWARD, vec![Cond::Mark(Op::Ne, 0)], goto(names::KNOWN), "flow with a class");
+    sides(build, names::FORWARD);
+
+    let live = States::NEW.or(States::ESTABLISHED);
+    for (direction, map, states) in
+        [(Direction::Original, names::UP, live), (Direction::Reply, names::DOWN, States::ESTABLISHED)]
+    {
+        // Not `related`: a connection helper's expectation inherits the mark of its master.
+        build.rule(
+            names::KNOWN,
+            vec![Cond::State(states), Cond::Direction(direction)],
+            vec![Action::Vmap(Field::CtMark, map.into())],
+            "class is alive",
+        );
+    }
+    for icmp in [proto::ICMP, proto::ICMPV6] {
+        for (direction, map) in [(Direction::Original, names::UP), (Direction::Reply, names::DOWN)] {
+            build.rule(
+                names::KNOWN,
+                vec![Cond::State(States::RELATED), Cond::Proto(icmp), Cond::Direction(direction)],
+                vec![Action::Vmap(Field::CtMark, map.into())],
+                "errors of a live flow",
+            );
+        }
+    }
+    sides(build, names::KNOWN);
+
+    scoped(
+        build,
+        names::EGRESS,
+        &[Cond::Direction(Direction::Reply)],
+        Side::Opener,
+        names::CLASSIFY,
+        "opened by a source in scope",
+    );
+    build.rule(names::EGRESS, vec![Cond::Direction(Direction::Reply)], goto(names::INBOUND), "opened from outside");
+    build.rule(names::EGRESS, vec![], goto(names::CLASSIFY), "");
+    build.rule(names::INGRESS, vec![Cond::Direction(Direction::Reply)], goto(names::CLASSIFY), "reply to the scope");
+}
+
+/// Sends packets from and towards the scope on their way; the rest falls through, untouched.
+fn sides(build: &mut Build<'_>, chain: &str) {
+    scoped(build, chain, &[], Side::Sender, names::EGRESS, "sender in scope");
+    if build.policy.scope.sources.is_some() || build.policy.scope.interfaces.is_some() {
+        scoped(build, chain, &[], Side::Receiver, names::INGRESS, "receiver in scope");
+    }
+}
+
+fn classify(build: &mut Build<'_>) {
+    let lost = States::INVALID.or(States::UNTRACKED);
+    build.rule(names::CLASSIFY, vec![Cond::State(lost)], goto("b_malformed"), "invalid or untracked");
+    build.rule(names::CLASSIFY, vec![], vec![Action::SetMark(0)], "");
+    for family in Family::BOTH {
+        let chain = names::of(names::CLASSIFY, family);
+        build.rule(names::CLASSIFY, vec![Cond::Family(family)], goto(chain.clone()), "");
+        let sender = Field::Ct(Direction::Original, family, End::Source);
+        let receiver = Field::Ct(Direction::Original, family, End::Destination);
+        who(build, &chain, family, sender);
+        build.rule(&chain, vec![], vec![Action::Vmap(Field::CtMark, names::of("view", family))], "");
+        let special = names::of("special", family);
+        let cond = Cond::In { field: receiver, set: special, negate: false };
+        build.rule(&chain, vec![cond], goto("b_special"), "never leased");
+        let map = names::of("dst", family);
+        build.rule(&chain, vec![], vec![Action::SetMarkFrom(Lookup::MarkAnd(receiver), map)], "leased to this host");
+        let class = vec![Cond::Mark(Op::Ge, CLASS_BASE)];
+        build.rule(&chain, class, vec![Action::Vmap(Field::CtMark, names::UP.into())], "");
+        build.rule(&chain, vec![], goto("b_lease"), "");
+    }
+    let block = |family, elements: Vec<(Key, _)>, build: &mut Build<'_>| {
+        let name = names::of("special", family);
+        build.plain_set(name, KeyType::Address(family), DataType::None, true, elements);
+    };
+    let v4 = SPECIAL_V4.iter().map(|&(net, len)| {
+        let first = u32::from(net);
+        let last = first | (u32::MAX >> len);
+        member(Key::Range(net.into(), std::net::IpAddr::V4(last.into())))
+    });
+    block(Family::V4, v4.collect(), build);
+    let v6 = SPECIAL_V6.iter().filter(|(net, len)| !SPECIAL_V6.iter().any(|(n, l)| l < len && covers(*n, *l, *net)));
+    let v6 = v6.map(|&(net, len)| {
+        let first = u128::from(net);
+        let last = first | (u128::MAX >> len);
+        member(Key::Range(net.into(), std::net::IpAddr::V6(last.into())))
+    });
+    block(Family::V6, v6.collect(), build);
+}
+
+fn covers(net: std::net::Ipv6Addr, len: u8, inner: std::net::Ipv6Addr) -> bool {
+    u128::from(net) >> (128 - u32::from(len)) == u128::from(inner) >> (128 - u32::from(len))
+}
+
+/// Puts the host id into the mark.
+fn who(build: &mut Build<'_>, chain: &str, family: Family, sender: Field) {
+    let map = names::of("host", family);
+    build.rule(chain, vec![], vec![Action::SetMarkFrom(Lookup::One(sender), map)], "most specific source");
+    let nobody = u32::from(HostId::NOBODY.0);
+    build.rule(chain, vec![Cond::Mark(Op::Eq, 0)], vec![Action::SetMark(nobody)], "no host");
+}
+
+/// An agent answers somebody outside the scope who connected to it: its packets are its egress, so the opener's
+/// address must be in `allow.ips`.
+fn inbound(build: &mut Build<'_>) {
+    let lost = States::INVALID.or(States::UNTRACKED);
+    build.rule(names::INBOUND, vec![Cond::State(lost)], goto("b_malformed"), "invalid or untracked");
+    build.rule(names::INBOUND, vec![], vec![Action::SetMark(0)], "");
+    for family in Family::BOTH {
+        let chain = names::of(names::INBOUND, family);
+        build.rule(names::INBOUND, vec![Cond::Family(family)], goto(chain.clone()), "");
+        who(build, &chain, family, Field::Ct(Direction::Reply, family, End::Source));
+        build.rule(&chain, vec![], vec![Action::Vmap(Field::CtMark, names::of("reply", family))], "");
+        build.rule(&chain, vec![], goto("b_inbound"), "");
+    }
+}
+
+/// One chain for each reason, with a counter, so that the table itself says what it refused and why.
+fn refusals(build: &mut Build<'_>) {
+    for (chain, comment) in [
+        ("b_malformed", "malformed"),
+        ("b_denied", "denied"),
+        ("b_port", "port-not-allowed"),
+        ("b_proto", "port-not-allowed: protocol"),
+        ("b_special", "not-allowlisted: special address"),
+        ("b_lease", "no-lease"),
+        ("b_inbound", "not-allowlisted: opened from outside"),
+        ("b_gateway", "not-allowlisted: the gateway's own service"),
+    ] {
+        build.rule(chain, vec![], vec![Action::Counter, Action::Verdict(Verdict::Goto(names::DENY.into()))], comment);
+    }
+    // The mark goes: nothing of ours stays on a flow that we refuse.
+    build.rule(names::DENY, vec![], vec![Action::SetMark(0)], "");
+    build.rule(names::DENY, vec![Cond::Proto(proto::TCP)], vec![Action::Reset], "fast refusal");
+    build.rule(names::DENY, vec![], vec![Action::Prohibit], "fast refusal");
+}
+
+/// A nat chain: it sees only the first packet of a flow, so it costs known flows nothing.
+fn prerouting(build: &mut Build<'_>) {
+    let base = Base { kind: ChainType::Nat, hook: Hook::Prerouting, priority: BEFORE_DNAT };
+    build.chain(names::PREROUTING, Some(base));
+    let chain = "first_packet";
+    build.chain(chain, None);
+    for conds in first_packets(build) {
+        build.rule(names::PREROUTING, conds, goto(chain), "sender in scope");
+    }
+    let spoofed = vec![Action::Counter, Action::Verdict(Verdict::Drop)];
+    build.rule(chain, vec![Cond::NoReversePath], spoofed, "spoofed source");
+    for (family, door) in [(Family::V4, build.situation.dns4), (Family::V6, build.situation.dns6)] {
+        let action = match door {
+            DnsDoor::Redirect(port) => Action::Redirect(port),
+            DnsDoor::To(address, port) => Action::Dnat(address, port),
+            DnsDoor::Closed => continue,
+        };
+        for protocol in [proto::UDP, proto::TCP] {
+            let conds = vec![Cond::Family(family), Cond::Proto(protocol), Cond::Dport(53)];
+            build.rule(chain, conds, vec![action.clone()], "port 53 is our own DNS");
+        }
+    }
+}
+
+/// First packets of the scope. Without a scope that is what a host sends, and what is not for this machine.
+fn first_packets(build: &Build<'_>) -> Vec<Vec<Cond>> {
+    let scope = &build.policy.scope;
+    if scope.sources.is_some() || scope.interfaces.is_some() {
+        return scope::conditions(build, Side::Sender);
+    }
+    let hosts = Family::BOTH.map(|family| vec![from_host(family)]);
+    hosts.into_iter().chain([vec![Cond::DestinationLocal(false)]]).collect()
+}
+
+fn from_host(family: Family) -> Cond {
+    let field = Field::Packet(family, End::Source);
+    Cond::Mapped { field, map: names::of("host", family), op: Op::Ge, value: 1 }
+}
+
+/// The gateway's own services: closed for the sources of hosts, untouched for everybody else.
+fn input(build: &mut Build<'_>) {
+    build.chain(names::INPUT, filter(Hook::Input, BEFORE_FILTER));
+    build.chain(names::GATEWAY, None);
+    for scope in scope::conditions(build, Side::Sender) {
+        for family in Family::BOTH {
+            let conds = scope.iter().cloned().chain([from_host(family)]).collect();
+            build.rule(names::INPUT, conds, goto(names::GATEWAY), "from a host");
+        }
+    }
+    let accept = || verdict(Verdict::Accept);
+    let reply = vec![Cond::State(States::ESTABLISHED), Cond::Direction(Direction::Reply)];
+    build.rule(names::GATEWAY, reply, accept(), "answers to the gateway");
+    build.rule(names::GATEWAY, vec![Cond::State(States::RELATED), Cond::Proto(proto::ICMP)], accept(), "errors");
+    build.rule(names::GATEWAY, vec![Cond::State(States::RELATED), Cond::Proto(proto::ICMPV6)], accept(), "errors");
+    for port in build.situation.dns_ports.clone() {
+        for protocol in [proto::UDP, proto::TCP] {
+            build.rule(names::GATEWAY, vec![Cond::Proto(protocol), Cond::Dport(port)], accept(), "DNS");
+        }
+    }
+    for port in [67, 547] {
+        build.rule(names::GATEWAY, vec![Cond::Proto(proto::UDP), Cond::Dport(port)], accept(), "DHCP");
+    }
+    build.rule(names::GATEWAY, vec![Cond::Proto(proto::ICMP), Cond::IcmpType(Family::V4, 8)], accept(), "echo");
+    // Echo, multicast listener reports, and neighbour discovery (RFC 4443, 2710, 3810, 4861).
+    for kind in [128, 131, 132, 133, 135, 136, 143] {
+        let conds = vec![Cond::Proto(proto::ICMPV6), Cond::IcmpType(Family::V6, kind)];
+        build.rule(names::GATEWAY, conds, accept(), "echo, neighbour discovery");
+    }
+    build.rule(names::GATEWAY, vec![], goto("b_gateway"), "");
+}
+
+/// Where another table says `notrack`, a tracking template attached earlier keeps tracking on for the scope.
+fn tracking(build: &mut Build<'_>) {
+    build.chain(names::TRACK_IN, filter(Hook::Prerouting, BEFORE_RAW));
+    build.chain(names::TRACK_OUT, filter(Hook::Output, BEFORE_RAW));
+    if !build.situation.keep_tracking {
+        return;
+    }
+    for side in [Side::Sender, Side::ReceiverBeforeRouting] {
+        for conds in scope::conditions(build, side) {
+            build.rule(names::TRACK_IN, conds, vec![Action::KeepTracking], "in scope");
+        }
+    }
+    for conds in scope::conditions(build, Side::Receiver) {
+        build.rule(names::TRACK_OUT, conds, vec![Action::KeepTracking], "our own answers");
+    }
+}

@@ -1,0 +1,105 @@
+//! Who sent it: `host4` and `host6` map a source to its host, the most specific CIDR first.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::super::ir::{Data, DataType, Family, Key, KeyType, Value};
+use super::build::Build;
+use super::names;
+use crate::core::lease::HostId;
+
+pub(super) fn add(build: &mut Build<'_>) {
+    let sources: Vec<(IpNet, HostId)> = build
+        .policy
+        .hosts
+        .iter()
+        .flat_map(|(name, host)| {
+            let id = build.situation.id(Some(name));
+            host.sources.entries.iter().map(move |net| (*net, id))
+        })
+        .collect();
+    for family in Family::BOTH {
+        let nets = sources.iter().filter(|(net, _)| Family::of(net.addr()) == family).copied();
+        let elements = segments(nets)
+            .into_iter()
+            .map(|((first, last), id)| (Key::Range(first, last), Value::plain(Data::Mark(u32::from(id.0)))));
+        build.plain_set(names::of("host", family), KeyType::Address(family), DataType::Mark, true, elements);
+    }
+    let registry: Vec<_> = build
+        .situation
+        .hosts
+        .iter()
+        .map(|(name, id)| {
+            let comment = Some(name.as_str().into());
+            (Key::Mark(u32::from(id.0)), Value { comment, ..Value::plain(Data::None) })
+        })
+        .collect();
+    build.plain_set(names::HOSTS, KeyType::Mark, DataType::None, false, registry);
+    let classes: Vec<_> = build
+        .situation
+        .net_classes
+        .iter()
+        .map(|(id, class)| (Key::Mark(u32::from(id.0)), Value::plain(Data::Mark(*class))))
+        .collect();
+    build.plain_set(names::NET_CLASS, KeyType::Mark, DataType::Mark, false, classes);
+}
+
+/// Cuts nested networks of one family into disjoint ranges, each with the value of the smallest network around it.
+///
+/// Two networks nest or are disjoint, so a stack of the networks around the current address is enough.
+pub fn segments<T: Copy>(nets: impl IntoIterator<Item = (IpNet, T)>) -> BTreeMap<(IpAddr, IpAddr), T> {
+    let mut sorted: Vec<(IpNet, T)> = nets.into_iter().collect();
+    sorted.sort_by_key(|(net, _)| (net.network(), net.prefix_len()));
+    let mut out = BTreeMap::new();
+    let mut around: Vec<(IpNet, T)> = Vec::new();
+    // The first address that is not yet covered by a range, within the innermost network of the stack.
+    let mut next: Option<IpAddr> = None;
+    for (net, value) in sorted {
+        while let Some(&(outer, outer_value)) = around.last() {
+            if outer.contains(&net) {
+                break;
+            }
+            next = close(&mut out, outer, outer_value, next);
+            around.pop();
+        }
+        if let (Some(&(_, outer_value)), Some(from)) = (around.last(), next)
+            && from < net.network()
+        {
+            out.insert((from, before(net.network())), outer_value);
+        }
+        next = Some(net.network());
+        around.push((net, value));
+    }
+    while let Some((outer, outer_value)) = around.pop() {
+        next = close(&mut out, outer, outer_value, next);
+    }
+    out
+}
+
+/// Ends `net`: what is left of it becomes a range. Gives the first address behind it, if there is one.
+fn close<T>(out: &mut BTreeMap<(IpAddr, IpAddr), T>, net: IpNet, value: T, next: Option<IpAddr>) -> Option<IpAddr> {
+    let last = net.broadcast();
+    if let Some(from) = next
+        && from <= last
+    {
+        out.insert((from, last), value);
+    }
+    // `next` is `None` only behind the very last address, where nothing can follow.
+    next.and_then(|_| after(last))
+}
+
+fn before(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(a) => IpAddr::V4((u32::from(a) - 1).into()),
+        IpAddr::V6(a) => IpAddr::V6((u128::from(a) - 1).into()),
+    }
+}
+
+fn after(address: IpAddr) -> Option<IpAddr> {
+    match address {
+        IpAddr::V4(a) => u32::from(a).checked_add(1).map(|n| IpAddr::V4(n.into())),
+        IpAddr::V6(a) => u128::from(a).checked_add(1).map(|n| IpAddr::V6(n.into())),
+    }
+}

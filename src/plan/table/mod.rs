@@ -1,0 +1,38 @@
+//! The table that enforces a policy: static chains and sets. What leases write (`dst4`, `dst6`, `up`, `down`) is
+//! declared here and filled by [`crate::core`].
+//!
+//! The way of a forwarded packet:
+//!
+//! ```text
+//! forward ─ mark is a class ─▶ known ─ up/down has the class ─▶ accept (or recheck_*)
+//!    │                           └─ class is gone ─┐
+//!    ├─ sender in scope ─▶ egress ─▶ classify ◀────┘
+//!    │                       └ reply ─▶ answer ─▶ classify, or inbound (flows opened from outside)
+//!    ├─ receiver in scope, reply ─▶ classify
+//!    └─ else: untouched
+//! classify ─▶ host4/host6: who ─▶ view_*: deny, ports, allow.ips ─▶ special ─▶ dst4/dst6: leased? ─▶ up ─▶ accept
+//!                                        └────────────── b_REASON ─▶ deny: reset or admin-prohibited
+//! ```
+
+mod build;
+mod hooks;
+mod hosts;
+pub mod names;
+mod scope;
+mod views;
+
+use super::ops::Table;
+use super::situation::Situation;
+use crate::policy::model::Policy;
+
+/// Builds the static part of the table. The same input gives the same table, byte for byte.
+#[must_use]
+pub fn table(policy: &Policy, situation: &Situation) -> Table {
+    let mut build = build::Build::new(policy, situation);
+    hosts::add(&mut build);
+    views::add(&mut build);
+    hooks::add(&mut build);
+    build.finish()
+}
+
+pub use hosts::segments;

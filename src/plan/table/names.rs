@@ -1,0 +1,109 @@
+//! Every name the kernel sees is made here.
+
+use super::super::ir::{Family, Ident};
+use crate::core::lease::HostId;
+
+/// Chains, sets and maps with fixed names.
+macro_rules! fixed {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        $($(#[$doc])* pub const $name: &str = $text;)*
+    };
+}
+
+fixed! {
+    /// Base chain: forwarded packets.
+    FORWARD = "forward";
+    /// Base chain: packets to the gateway itself.
+    INPUT = "input";
+    /// Base chain (nat): first packets; spoofed sources out, port 53 to our DNS.
+    PREROUTING = "prerouting";
+    /// Base chain: holds tracking on where another table switches it off.
+    TRACK_IN = "track_in";
+    /// The same for our own answers.
+    TRACK_OUT = "track_out";
+    /// Packets of flows that have a class.
+    KNOWN = "known";
+    /// Packets that a source in scope sends.
+    EGRESS = "egress";
+    /// Packets towards a source in scope.
+    INGRESS = "ingress";
+    /// Replies that a source in scope sends to somebody outside the scope.
+    INBOUND = "inbound";
+    /// First packets, and packets of flows whose class is gone.
+    CLASSIFY = "classify";
+    /// What a host may use of the gateway itself.
+    GATEWAY = "gateway";
+    /// `allow.ips` covers the address.
+    OPEN = "open";
+    /// The end of refused packets.
+    DENY = "deny";
+    /// Host ids with names as comments, for a daemon that starts again.
+    HOSTS = "hosts";
+    /// Host id to the class of its `allow.ips` flows.
+    NET_CLASS = "net_class";
+    /// Class to verdict, packets from the side that opened the flow.
+    UP = "up";
+    /// Class to verdict, packets from the other side.
+    DOWN = "down";
+}
+
+/// A name with a family at its end, such as `host4`.
+pub fn of(stem: &str, family: Family) -> Ident {
+    Ident::from(format!("{stem}{}", family.digit()))
+}
+
+/// Whose list a set or chain holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Owner {
+    /// The built-in default.
+    Default,
+    /// The policy's top level.
+    Global,
+    /// A host.
+    Host(HostId),
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Global => f.write_str("global"),
+            Self::Host(id) => write!(f, "h{}", id.0),
+        }
+    }
+}
+
+/// `view4_h7`: what one host (or the top level) may reach.
+pub fn view(family: Family, owner: Owner) -> Ident {
+    Ident::from(format!("view{}_{owner}", family.digit()))
+}
+
+/// `guard4_h7`: the part of a view that only refuses.
+pub fn guard(family: Family, owner: Owner) -> Ident {
+    Ident::from(format!("guard{}_{owner}", family.digit()))
+}
+
+/// `reply4_h7`: the view of answers to flows that were opened from outside.
+pub fn reply_view(family: Family, owner: Owner) -> Ident {
+    Ident::from(format!("reply{}_{owner}", family.digit()))
+}
+
+/// `recheck_h7`: live flows of a host whose rules changed.
+pub fn recheck(id: HostId) -> Ident {
+    Ident::from(format!("recheck_h{}", id.0))
+}
+
+/// `recheck4_h7`.
+pub fn recheck_of(family: Family, id: HostId) -> Ident {
+    Ident::from(format!("recheck{}_h{}", family.digit(), id.0))
+}
+
+/// `ports_h7`.
+pub fn ports(owner: Owner) -> Ident {
+    Ident::from(format!("ports_{owner}"))
+}
+
+/// `allow4_h7` (single addresses) or `allow4n_h7` (networks); `deny…` likewise.
+pub fn addresses(list: &str, family: Family, networks: bool, owner: Owner) -> Ident {
+    Ident::from(format!("{list}{}{}_{owner}", family.digit(), if networks { "n" } else { "" }))
+}

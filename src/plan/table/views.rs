@@ -1,0 +1,235 @@
+//! What one host may reach: deny, protocol and port, allowed networks.
+
+use ipnet::IpNet;
+
+use super::super::ir::{
+    Action, Cond, Data, DataType, Direction, End, Family, Field, Key, KeyType, Lookup, Op, States, Value, Verdict,
+    proto,
+};
+use super::build::{Build, goto, jump, member, verdict};
+use super::hosts::segments;
+use super::names::{self, Owner};
+use crate::core::lease::HostId;
+use crate::policy::model::{Allow, DEFAULT_PORTS, Deny, Host, List};
+
+/// The lists of one view: whose they are, and whether there is anything in them.
+struct Lists<'a> {
+    ports: Owner,
+    ips: Option<(Owner, &'a List<IpNet>)>,
+    deny: Vec<(Owner, &'a List<IpNet>)>,
+}
+
+pub(super) fn add(build: &mut Build<'_>) {
+    let policy = build.policy;
+    add_ports(build, Owner::Default, &DEFAULT_PORTS);
+    add_lists(build, Owner::Global, &policy.allow, &policy.deny);
+    let global = lists(build, None);
+    add_view(build, Owner::Global, &global);
+    let mut dispatch = vec![(HostId::NOBODY, Owner::Global)];
+    for (name, host) in &policy.hosts {
+        let id = build.situation.id(Some(name));
+        let owner = Owner::Host(id);
+        if is_own(host) {
+            add_lists(build, owner, &host.allow, &host.deny);
+            let own = lists(build, Some((id, host)));
+            add_view(build, owner, &own);
+            dispatch.push((id, owner));
+        } else {
+            dispatch.push((id, Owner::Global));
+        }
+    }
+    for family in Family::BOTH {
+        for (stem, name) in [("view", names::view as fn(Family, Owner) -> _), ("reply", names::reply_view)] {
+            let elements: Vec<_> = dispatch
+                .iter()
+                .map(|(id, owner)| {
+                    let verdict = Verdict::Jump(name(family, *owner));
+                    (Key::Mark(u32::from(id.0)), Value::plain(Data::Verdict(verdict)))
+                })
+                .collect();
+            build.plain_set(names::of(stem, family), KeyType::Mark, DataType::Verdict, false, elements);
+        }
+    }
+    for id in build.situation.recheck.clone() {
+        let owner = dispatch.iter().find(|(host, _)| *host == id).map_or(Owner::Global, |(_, owner)| *owner);
+        add_recheck(build, id, owner);
+    }
+    build.rule(
+        names::OPEN,
+        vec![],
+        vec![Action::SetMarkFrom(Lookup::One(Field::CtMark), names::NET_CLASS.into())],
+        "allow.ips covers the address",
+    );
+    build.rule(names::OPEN, vec![], vec![Action::Vmap(Field::CtMark, names::UP.into())], "");
+    build.rule(names::OPEN, vec![], goto("b_lease"), "");
+}
+
+/// Whether a host has a list of its own that the kernel must know.
+fn is_own(host: &Host) -> bool {
+    host.allow.ips.is_some() || host.allow.ports.is_some() || host.deny.ips.is_some()
+}
+
+fn lists<'a>(build: &Build<'a>, host: Option<(HostId, &'a Host)>) -> Lists<'a> {
+    let policy = build.policy;
+    let global_ports = if policy.allow.ports.is_some() { Owner::Global } else { Owner::Default };
+    let ports = match host {
+        Some((id, own)) if own.allow.ports.is_some() => Owner::Host(id),
+        _ => global_ports,
+    };
+    let ips = match host {
+        Some((id, own)) if own.allow.ips.is_some() => own.allow.ips.as_ref().map(|list| (Owner::Host(id), list)),
+        _ => policy.allow.ips.as_ref().map(|list| (Owner::Global, list)),
+    };
+    let own_deny = host.and_then(|(id, own)| own.deny.ips.as_ref().map(|list| (Owner::Host(id), list)));
+    let global_deny = policy.deny.ips.as_ref().map(|list| (Owner::Global, list));
+    Lists { ports, ips, deny: own_deny.into_iter().chain(global_deny).collect() }
+}
+
+fn add_lists(build: &mut Build<'_>, owner: Owner, allow: &Allow, deny: &Deny) {
+    if let Some(ports) = &allow.ports {
+        add_ports(build, owner, &ports.entries);
+    }
+    for (list, nets) in [("allow", &allow.ips), ("deny", &deny.ips)] {
+        if let Some(nets) = nets {
+            add_addresses(build, list, owner, nets);
+        }
+    }
+}
+
+fn add_ports(build: &mut Build<'_>, owner: Owner, ports: &[u16]) {
+    let elements: Vec<_> = ports.iter().map(|port| member(Key::Port(*port))).collect();
+    build.plain_set(names::ports(owner), KeyType::Port, DataType::None, false, elements);
+}
+
+/// Single addresses go to a hash, networks to an interval set: a hash is ten times as fast and holds any number.
+fn add_addresses(build: &mut Build<'_>, list: &str, owner: Owner, nets: &List<IpNet>) {
+    for family in Family::BOTH {
+        let own = || nets.entries.iter().filter(|net| Family::of(net.addr()) == family);
+        let single: Vec<_> = own()
+            .filter(|net| net.prefix_len() == net.max_prefix_len())
+            .map(|net| member(Key::Address(net.addr())))
+            .collect();
+        let networks = own().filter(|net| net.prefix_len() < net.max_prefix_len());
+        let ranges: Vec<_> = ranges(networks).into_iter().map(member).collect();
+        let key = KeyType::Address(family);
+        if !single.is_empty() {
+            build.plain_set(names::addresses(list, family, false, owner), key, DataType::None, false, single);
+        }
+        if !ranges.is_empty() {
+            build.plain_set(names::addresses(list, family, true, owner), key, DataType::None, true, ranges);
+        }
+    }
+}
+
+/// A network inside another one adds nothing to a set; only the outermost stays.
+fn ranges<'a>(nets: impl Iterator<Item = &'a IpNet>) -> Vec<Key> {
+    segments(nets.map(|net| (net.trunc(), ()))).into_keys().map(|(first, last)| Key::Range(first, last)).collect()
+}
+
+/// Rules "address in that list: CHAIN" for the sets that the list filled.
+fn address_rules(
+    build: &mut Build<'_>,
+    chain: &str,
+    family: Family,
+    field: Field,
+    list: &str,
+    from: (Owner, &List<IpNet>),
+    to: &str,
+) {
+    let (owner, nets) = from;
+    for networks in [false, true] {
+        let filled = nets
+            .entries
+            .iter()
+            .any(|net| Family::of(net.addr()) == family && (net.prefix_len() < net.max_prefix_len()) == networks);
+        if filled {
+            let set = names::addresses(list, family, networks, owner);
+            build.rule(chain, vec![Cond::In { field, set, negate: false }], goto(to), nets.path.to_string());
+        }
+    }
+}
+
+fn add_view(build: &mut Build<'_>, owner: Owner, lists: &Lists<'_>) {
+    for family in Family::BOTH {
+        let receiver = Field::Ct(Direction::Original, family, End::Destination);
+        let opener = Field::Ct(Direction::Original, family, End::Source);
+        let guard = names::guard(family, owner);
+        build.chain(guard.clone(), None);
+        for (deny_owner, deny) in &lists.deny {
+            address_rules(build, &guard, family, receiver, "deny", (*deny_owner, deny), "b_denied");
+        }
+        add_protocols(build, &guard, family, lists.ports);
+
+        let view = names::view(family, owner);
+        build.rule(&view, vec![], jump(guard), "");
+        if let Some((ips_owner, ips)) = lists.ips {
+            address_rules(build, &view, family, receiver, "allow", (ips_owner, ips), names::OPEN);
+        }
+
+        // The same lists, asked about the side that opened the flow from outside.
+        let reply = names::reply_view(family, owner);
+        build.chain(reply.clone(), None);
+        for (deny_owner, deny) in &lists.deny {
+            address_rules(build, &reply, family, opener, "deny", (*deny_owner, deny), "b_denied");
+        }
+        add_protocols(build, &reply, family, lists.ports);
+        if let Some((ips_owner, ips)) = lists.ips {
+            address_rules(build, &reply, family, opener, "allow", (ips_owner, ips), names::OPEN);
+        }
+    }
+}
+
+/// TCP and UDP by port, echo, errors that belong to a flow; nothing else.
+fn add_protocols(build: &mut Build<'_>, chain: &str, family: Family, ports: Owner) {
+    let (icmp, request, reply) = match family {
+        Family::V4 => (proto::ICMP, 8, 0),
+        Family::V6 => (proto::ICMPV6, 128, 129),
+    };
+    for protocol in [proto::TCP, proto::UDP] {
+        let word = if protocol == proto::TCP { "tcp" } else { "udp" };
+        build.rule(chain, vec![Cond::Proto(protocol), Cond::FlowPort(53)], goto("b_port"), "port 53 is our own DNS");
+        let field = Field::CtOriginalPort;
+        let set = names::ports(ports);
+        build.rule(
+            chain,
+            vec![Cond::Proto(protocol), Cond::In { field, set, negate: false }],
+            verdict(Verdict::Return),
+            format!("{word} ports"),
+        );
+        build.rule(chain, vec![Cond::Proto(protocol)], goto("b_port"), format!("{word} ports"));
+    }
+    let kind = |number| Cond::IcmpType(family, number);
+    build.rule(chain, vec![Cond::Proto(icmp), kind(request)], verdict(Verdict::Return), "echo");
+    let answer = vec![Cond::Proto(icmp), kind(reply), Cond::Direction(Direction::Reply)];
+    build.rule(chain, answer, verdict(Verdict::Return), "echo reply");
+    let error = vec![Cond::Proto(icmp), Cond::State(States::RELATED)];
+    build.rule(chain, error, verdict(Verdict::Return), "errors of a flow");
+    build.rule(chain, vec![], goto("b_proto"), "neither TCP, UDP nor echo");
+}
+
+/// Live flows of a host whose sources, denied addresses or ports changed: judged by the new rules at each packet,
+/// without asking for the lease that they were opened with.
+fn add_recheck(build: &mut Build<'_>, id: HostId, owner: Owner) {
+    let entry = names::recheck(id);
+    for family in Family::BOTH {
+        let chain = names::recheck_of(family, id);
+        build.rule(&entry, vec![Cond::Family(family)], goto(chain.clone()), "");
+        let field = Field::Ct(Direction::Original, family, End::Source);
+        let map = names::of("host", family);
+        let mark = u32::from(id.0);
+        if id == HostId::NOBODY {
+            let cond = Cond::Mapped { field, map, op: Op::Ge, value: 1 };
+            build.rule(&chain, vec![cond], goto("b_lease"), "the source belongs to a host now");
+        } else {
+            let theirs = Cond::Mapped { field, map, op: Op::Eq, value: mark };
+            let moved = format!("recheck{}b_h{}", family.digit(), id.0);
+            build.rule(&chain, vec![theirs], goto(moved.as_str()), "");
+            build.rule(&chain, vec![], goto("b_lease"), "the source left this host");
+            build.rule(&moved, vec![], jump(names::guard(family, owner)), "");
+            build.rule(&moved, vec![], verdict(Verdict::Accept), "");
+            continue;
+        }
+        build.rule(&chain, vec![], jump(names::guard(family, owner)), "");
+        build.rule(&chain, vec![], verdict(Verdict::Accept), "");
+    }
+}

@@ -1,0 +1,247 @@
+//! The specification, executable: what the policy means for one query or one flow, by the shortest code that says it.
+//!
+//! Nothing here is clever. Lists are searched from front to back. The compiled forms (the DNS snapshot, the kernel's
+//! table, its simulator) are tested against these functions, and `explain` answers with them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::decision::{Decision, Reason, Verdict};
+use super::model::{DEFAULT_PORTS, Effective, HostName, List, Pointer, Policy};
+use super::name::{Name, Pattern};
+
+/// The protocol of a flow, as far as the policy tells protocols apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// TCP to a destination port.
+    Tcp(u16),
+    /// UDP to a destination port.
+    Udp(u16),
+    /// ICMP or ICMPv6 echo.
+    Echo,
+    /// Anything else, by IANA number.
+    Other(u8),
+}
+
+/// A flow at its first packet, as the side that opened it sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flow<'a> {
+    /// Who opened it.
+    pub source: IpAddr,
+    /// The interface it came in by.
+    pub interface: &'a str,
+    /// Where to.
+    pub destination: IpAddr,
+    /// What.
+    pub protocol: Protocol,
+}
+
+/// An address that a host was given in an answer, and until when that is good is not asked here: pass live ones only.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leased<'a> {
+    /// To whom; `None`: to sources that belong to no host.
+    pub host: Option<&'a HostName>,
+    /// The name asked for.
+    pub name: &'a Name,
+    /// The address in the answer.
+    pub address: IpAddr,
+}
+
+/// The host that a source belongs to: the one with the most specific CIDR that contains it.
+pub fn host_of(policy: &Policy, source: IpAddr) -> Option<&HostName> {
+    policy
+        .hosts
+        .iter()
+        .flat_map(|(name, host)| host.sources.entries.iter().map(move |net| (name, net)))
+        .filter(|(_, net)| net.contains(&source))
+        .max_by_key(|(_, net)| net.prefix_len())
+        .map(|(name, _)| name)
+}
+
+/// Whether the policy is about what `source` sends in by `interface`.
+pub fn in_scope(policy: &Policy, source: IpAddr, interface: &str) -> bool {
+    let source_in = policy.scope.sources.as_ref().is_none_or(|list| covering(list, source).is_some());
+    let interface_in = policy.scope.interfaces.as_ref().is_none_or(|list| list.entries.iter().any(|i| i == interface));
+    source_in && interface_in
+}
+
+/// The verdict on a name asked for by `host`. `None` as a name: one that no policy can say.
+pub fn decide_name(policy: &Policy, host: Option<&HostName>, name: Option<&Name>) -> Decision {
+    let rules = policy.effective(host);
+    let Some(name) = name else { return block(&rules, Reason::NotAllowlisted, list_path(rules.domains), None) };
+    if let Some(denied) = denied_name(&rules, name) {
+        return denied;
+    }
+    match rules.domains.and_then(|list| best_match(list, name).map(|index| (list, index))) {
+        Some((list, index)) => Decision {
+            verdict: Verdict::Allow,
+            reason: Reason::Allowed,
+            path: Some(list.entry_path(index)),
+            host: rules.host.cloned(),
+            domain: Some(list.entries[index].clone()),
+            mode: rules.mode,
+        },
+        None => block(&rules, Reason::NotAllowlisted, list_path(rules.domains), None),
+    }
+}
+
+/// The denylist line that names `name`, as a decision; the host's own list speaks first.
+pub fn denied_name(rules: &Effective<'_>, name: &Name) -> Option<Decision> {
+    rules.deny_domains.into_iter().flatten().find_map(|list| {
+        let index = best_match(list, name)?;
+        Some(block(rules, Reason::Denied, Some(list.entry_path(index)), Some(list.entries[index].clone())))
+    })
+}
+
+/// The verdict on a flow, given the live leases.
+pub fn decide_flow(policy: &Policy, flow: &Flow<'_>, leases: &[Leased<'_>]) -> Decision {
+    if !in_scope(policy, flow.source, flow.interface) {
+        return Decision {
+            verdict: Verdict::OutOfScope,
+            reason: Reason::OutOfScope,
+            path: policy.scope.sources.as_ref().map(|l| l.path.clone()),
+            host: None,
+            domain: None,
+            mode: policy.effective(None).mode,
+        };
+    }
+    decide_address(policy, host_of(policy, flow.source), flow.destination, Some(flow.protocol), leases)
+}
+
+/// The verdict on what `host` sends to `address`; without a protocol, whether the address is open at all.
+pub fn decide_address(
+    policy: &Policy,
+    host: Option<&HostName>,
+    address: IpAddr,
+    protocol: Option<Protocol>,
+    leases: &[Leased<'_>],
+) -> Decision {
+    let rules = policy.effective(host);
+    for list in rules.deny_ips.into_iter().flatten() {
+        if let Some(index) = covering(list, address) {
+            return block(&rules, Reason::Denied, Some(list.entry_path(index)), None);
+        }
+    }
+    match protocol {
+        Some(Protocol::Tcp(port) | Protocol::Udp(port)) if port == 53 || !port_open(&rules, port) => {
+            // Port 53 never means "any resolver": whatever the list says, that traffic goes to our own DNS.
+            let path = rules.ports.map(|list| list.path.clone());
+            return block(&rules, Reason::PortNotAllowed, path, None);
+        }
+        Some(Protocol::Other(_)) => return block(&rules, Reason::PortNotAllowed, None, None),
+        _ => {}
+    }
+    let allow = |path: Pointer, domain: Option<Pattern>| Decision {
+        verdict: Verdict::Allow,
+        reason: Reason::Allowed,
+        path: Some(path),
+        host: rules.host.cloned(),
+        domain,
+        mode: rules.mode,
+    };
+    if let Some(list) = rules.ips
+        && let Some(index) = covering(list, address)
+    {
+        return allow(list.entry_path(index), None);
+    }
+    for lease in leases.iter().filter(|lease| lease.host == rules.host && lease.address == address) {
+        let named = decide_name(policy, host, Some(lease.name));
+        if let (Verdict::Allow, Some(path)) = (named.verdict, named.path) {
+            return allow(path, named.domain);
+        }
+    }
+    // A special address can never be leased, so only allow.ips could have opened it.
+    let leasable = rules.domains.is_some_and(|list| !list.entries.is_empty()) && !is_special(address);
+    if leasable {
+        block(&rules, Reason::NoLease, list_path(rules.domains), None)
+    } else {
+        block(&rules, Reason::NotAllowlisted, list_path(rules.ips), None)
+    }
+}
+
+/// Whether the host's port list (or the default) has `port`.
+fn port_open(rules: &Effective<'_>, port: u16) -> bool {
+    match rules.ports {
+        Some(list) => list.entries.contains(&port),
+        None => DEFAULT_PORTS.contains(&port),
+    }
+}
+
+/// The index of the entry that covers `name` most closely: the name itself, else the longest wildcard.
+fn best_match(list: &List<Pattern>, name: &Name) -> Option<usize> {
+    let closeness = |pattern: &Pattern| match pattern {
+        Pattern::Exact(_) => usize::MAX,
+        Pattern::Below(apex) => apex.as_str().len(),
+    };
+    let mut best: Option<usize> = None;
+    for (index, pattern) in list.entries.iter().enumerate().filter(|(_, pattern)| pattern.matches(name)) {
+        if best.is_none_or(|old| closeness(pattern) > closeness(&list.entries[old])) {
+            best = Some(index);
+        }
+    }
+    best
+}
+
+/// The index of the longest prefix that contains `address`; of equal ones the first.
+fn covering(list: &List<IpNet>, address: IpAddr) -> Option<usize> {
+    let mut best: Option<usize> = None;
+    for (index, net) in list.entries.iter().enumerate().filter(|(_, net)| net.contains(&address)) {
+        if best.is_none_or(|old| net.prefix_len() > list.entries[old].prefix_len()) {
+            best = Some(index);
+        }
+    }
+    best
+}
+
+fn list_path<T>(list: Option<&List<T>>) -> Option<Pointer> {
+    list.map(|list| list.path.clone())
+}
+
+fn block(rules: &Effective<'_>, reason: Reason, path: Option<Pointer>, domain: Option<Pattern>) -> Decision {
+    Decision { verdict: Verdict::Block, reason, path, host: rules.host.cloned(), domain, mode: rules.mode }
+}
+
+/// The IPv4 blocks that no public name should point at: this network, private, shared (CGNAT), loopback, link-local
+/// with the metadata address, IETF protocol assignments, benchmarking, multicast and reserved (RFC 6890, RFC 1918,
+/// RFC 6598, RFC 3927, RFC 5771). Documentation blocks are not routed and harmless, but nobody's public name either.
+pub const SPECIAL_V4: [(Ipv4Addr, u8); 14] = [
+    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::new(10, 0, 0, 0), 8),
+    (Ipv4Addr::new(100, 64, 0, 0), 10),
+    (Ipv4Addr::new(127, 0, 0, 0), 8),
+    (Ipv4Addr::new(169, 254, 0, 0), 16),
+    (Ipv4Addr::new(172, 16, 0, 0), 12),
+    (Ipv4Addr::new(192, 0, 0, 0), 24),
+    (Ipv4Addr::new(192, 0, 2, 0), 24),
+    (Ipv4Addr::new(192, 88, 99, 0), 24),
+    (Ipv4Addr::new(192, 168, 0, 0), 16),
+    (Ipv4Addr::new(198, 18, 0, 0), 15),
+    (Ipv4Addr::new(198, 51, 100, 0), 24),
+    (Ipv4Addr::new(203, 0, 113, 0), 24),
+    (Ipv4Addr::new(224, 0, 0, 0), 3),
+];
+
+/// The IPv6 blocks likewise: everything outside global unicast 2000::/3 (which takes in loopback, mapped, compatible,
+/// NAT64, unique local, link-local, site-local and multicast), and inside it Teredo and the other protocol
+/// assignments, documentation, and 6to4 (RFC 6890, RFC 4291, RFC 3056).
+pub const SPECIAL_V6: [(Ipv6Addr, u8); 6] = [
+    (Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 0), 3),
+    (Ipv6Addr::new(0x2001, 0, 0, 0, 0, 0, 0, 0), 23),
+    (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0), 32),
+    (Ipv6Addr::new(0x2002, 0, 0, 0, 0, 0, 0, 0), 16),
+    (Ipv6Addr::new(0x4000, 0, 0, 0, 0, 0, 0, 0), 2),
+    (Ipv6Addr::new(0x8000, 0, 0, 0, 0, 0, 0, 0), 1),
+];
+
+/// Whether an address can be opened by `allow.ips` only, never by an answer (SPEC section 2, meaning 7).
+pub fn is_special(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => SPECIAL_V4
+            .iter()
+            .any(|&(net, len)| u32::from(address) >> (32 - u32::from(len)) == u32::from(net) >> (32 - u32::from(len))),
+        IpAddr::V6(address) => SPECIAL_V6.iter().any(|&(net, len)| {
+            u128::from(address) >> (128 - u32::from(len)) == u128::from(net) >> (128 - u32::from(len))
+        }),
+    }
+}
