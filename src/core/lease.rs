@@ -7,16 +7,8 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub use crate::plan::ids::HostId;
 use crate::policy::name::Name;
-
-/// A host in the kernel's terms: 1 for sources in scope that belong to no host, 2… for the hosts of the policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HostId(pub u16);
-
-impl HostId {
-    /// Sources in scope that belong to no host.
-    pub const NOBODY: HostId = HostId(1);
-}
 
 /// The shortest time for which an address stays open (SPEC section 2, meaning 7).
 pub const MIN_LEASE: Duration = Duration::from_secs(60);

@@ -1,8 +1,10 @@
 //! From a policy to what the kernel and the DNS server hold; pure.
 
 pub mod apply;
+pub mod ids;
 pub mod ir;
 pub mod ops;
 pub mod simulate;
 pub mod situation;
+pub mod snapshot;
 pub mod table;

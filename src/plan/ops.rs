@@ -46,9 +46,28 @@ pub struct Table {
     pub sets: BTreeMap<Ident, Set>,
 }
 
-/// The transaction that turns `current` into `desired`. Empty if they are equal.
+/// The difference between two tables, in two parts, so that what somebody else adds and removes in the same
+/// transaction can stand between them.
 #[must_use]
-pub fn diff(current: &Table, desired: &Table) -> Vec<Op> {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// New chains and sets, changed rules, changed elements.
+    pub build: Vec<Op>,
+    /// Chains and sets that nothing refers to any more.
+    pub remove: Vec<Op>,
+}
+
+impl Delta {
+    /// Both parts as one transaction. Empty if the tables were equal.
+    #[must_use]
+    pub fn into_ops(mut self) -> Vec<Op> {
+        self.build.append(&mut self.remove);
+        self.build
+    }
+}
+
+/// The transaction that turns `current` into `desired`.
+pub fn diff(current: &Table, desired: &Table) -> Delta {
     let mut ops = Vec::new();
     for (name, chain) in &desired.chains {
         if !current.chains.contains_key(name) {
@@ -81,6 +100,8 @@ pub fn diff(current: &Table, desired: &Table) -> Vec<Op> {
         let old = current.sets.get(name).map_or(&nothing, |set| &set.elements);
         element_diff(name, old, &set.elements, &mut ops);
     }
+    let build = ops;
+    let mut ops = Vec::new();
     for (name, set) in &current.sets {
         if !desired.sets.contains_key(name) {
             if !set.elements.is_empty() {
@@ -94,7 +115,7 @@ pub fn diff(current: &Table, desired: &Table) -> Vec<Op> {
             ops.push(Op::DelChain(name.clone()));
         }
     }
-    ops
+    Delta { build, remove: ops }
 }
 
 /// Removals first: a range that grows must not overlap its former self.

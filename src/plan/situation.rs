@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::core::lease::HostId;
+use crate::plan::ids::HostId;
 use crate::policy::model::HostName;
 
 /// Where port-53 traffic of one address family goes.

@@ -3,6 +3,7 @@
 //! A [`Name`] is what the DNS calls a host name after normalisation: lower-case A-labels, no trailing dot, at most
 //! 253 octets in labels of 1 to 63 (RFC 1035 section 2.3.4). Equality of two `Name`s is equality of names.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -48,6 +49,12 @@ impl Name {
             rest = rest.split_once('.')?.1;
             Some(rest)
         })
+    }
+}
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -8,7 +8,7 @@ use super::super::situation::DnsDoor;
 use super::build::{Build, goto, member, verdict};
 use super::names;
 use super::scope::{self, Side};
-use crate::core::lease::HostId;
+use crate::plan::ids::HostId;
 use crate::policy::reference::{SPECIAL_V4, SPECIAL_V6};
 
 /// Before anybody's `notrack` in raw (−300).

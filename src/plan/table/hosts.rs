@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use super::super::ir::{Data, DataType, Family, Key, KeyType, Value};
 use super::build::Build;
 use super::names;
-use crate::core::lease::HostId;
+use crate::plan::ids::HostId;
 
 pub(super) fn add(build: &mut Build<'_>) {
     let sources: Vec<(IpNet, HostId)> = build

@@ -1,7 +1,7 @@
 //! Every name the kernel sees is made here.
 
 use super::super::ir::{Family, Ident};
-use crate::core::lease::HostId;
+use crate::plan::ids::HostId;
 
 /// Chains, sets and maps with fixed names.
 macro_rules! fixed {

@@ -9,7 +9,7 @@ use super::super::ir::{
 use super::build::{Build, goto, jump, member, verdict};
 use super::hosts::segments;
 use super::names::{self, Owner};
-use crate::core::lease::HostId;
+use crate::plan::ids::HostId;
 use crate::policy::model::{Allow, DEFAULT_PORTS, Deny, Host, List};
 
 /// The lists of one view: whose they are, and whether there is anything in them.

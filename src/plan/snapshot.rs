@@ -1,0 +1,257 @@
+//! The policy compiled for the DNS server: one look-up per label, whatever the number of names and hosts.
+//!
+//! A snapshot is immutable and shared; a new revision is a new snapshot. It answers as [`crate::policy::reference`]
+//! does (a property test holds them together).
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::ids::HostId;
+use super::table::segments;
+use crate::policy::decision::{Decision, Reason, Verdict};
+use crate::policy::model::{HostName, List, Mode, Pointer, Policy};
+use crate::policy::name::{Name, Pattern};
+use crate::policy::reference::is_special;
+
+/// Disjoint ranges with a value each.
+type Ranges<T> = BTreeMap<(IpAddr, IpAddr), T>;
+
+/// The entries of one domain list by name.
+#[derive(Debug, Default)]
+struct NameIndex {
+    /// Name or apex to the index of the exact entry and of the wildcard below it ([`NONE`]: there is none).
+    entries: HashMap<Name, (u32, u32)>,
+    list: Option<List<Pattern>>,
+}
+
+const NONE: u32 = u32::MAX;
+
+impl NameIndex {
+    fn new(list: &List<Pattern>) -> Self {
+        let mut entries: HashMap<Name, (u32, u32)> = HashMap::with_capacity(list.entries.len());
+        for (index, pattern) in (0u32..).zip(list.entries.iter()) {
+            let (name, exact) = match pattern {
+                Pattern::Exact(name) => (name, true),
+                Pattern::Below(apex) => (apex, false),
+            };
+            let slot = entries.entry(name.clone()).or_insert((NONE, NONE));
+            let slot = if exact { &mut slot.0 } else { &mut slot.1 };
+            // Of equal entries the first one speaks.
+            *slot = (*slot).min(index);
+        }
+        Self { entries, list: Some(list.clone()) }
+    }
+
+    /// The entry that covers `name` most closely.
+    fn find(&self, name: &Name) -> Option<(Pointer, &Pattern)> {
+        let exact = self.entries.get(name.as_str()).map(|slot| slot.0).filter(|index| *index != NONE);
+        let index = exact.or_else(|| {
+            name.parents().find_map(|apex| self.entries.get(apex).map(|slot| slot.1).filter(|index| *index != NONE))
+        })?;
+        let list = self.list.as_ref()?;
+        Some((list.entry_path(index as usize), &list.entries[index as usize]))
+    }
+}
+
+/// What one host (or nobody) may reach.
+#[derive(Debug)]
+struct View {
+    name: Option<HostName>,
+    mode: Mode,
+    domains: Option<Arc<NameIndex>>,
+    deny_domains: Vec<Arc<NameIndex>>,
+    ips: Option<Arc<Ranges<()>>>,
+    deny_ips: Vec<(Arc<Ranges<u32>>, List<IpNet>)>,
+}
+
+/// The compiled policy.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The revision it was compiled from.
+    pub revision: u64,
+    hosts: Ranges<HostId>,
+    views: HashMap<HostId, View>,
+    scope: Option<Ranges<()>>,
+    interfaces: Option<HashSet<String>>,
+    own: HashSet<IpAddr>,
+}
+
+/// What may happen to an address in an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// It may be leased.
+    Lease,
+    /// `allow.ips` opens it already.
+    Open,
+    /// A denylist names it.
+    Denied(Decision),
+    /// No public name should have it.
+    Rebinding,
+}
+
+impl Snapshot {
+    /// Compiles. `ids` has every host of the policy; `own` are the gateway's addresses.
+    pub fn compile(
+        policy: &Policy,
+        ids: &BTreeMap<HostName, HostId>,
+        own: impl IntoIterator<Item = IpAddr>,
+        revision: u64,
+    ) -> Self {
+        let mut cache = Cache::default();
+        let mut views = HashMap::new();
+        views.insert(HostId::NOBODY, cache.view(policy, None));
+        for name in policy.hosts.keys() {
+            if let Some(id) = ids.get(name) {
+                views.insert(*id, cache.view(policy, Some(name)));
+            }
+        }
+        let sources = policy.hosts.iter().flat_map(|(name, host)| {
+            let id = ids.get(name).copied().unwrap_or(HostId::NOBODY);
+            host.sources.entries.iter().map(move |net| (*net, id))
+        });
+        Self {
+            revision,
+            hosts: ranges(sources),
+            views,
+            scope: policy.scope.sources.as_ref().map(|list| ranges(list.entries.iter().map(|net| (*net, ())))),
+            interfaces: policy.scope.interfaces.as_ref().map(|list| list.entries.iter().cloned().collect()),
+            own: own.into_iter().collect(),
+        }
+    }
+
+    /// The host a source belongs to. `None`: the policy is not about this source. An unknown interface is in no
+    /// scope that names interfaces.
+    pub fn client(&self, source: IpAddr, interface: Option<&str>) -> Option<HostId> {
+        let source_in = self.scope.as_ref().is_none_or(|scope| find(scope, source).is_some());
+        let interface_in =
+            self.interfaces.as_ref().is_none_or(|names| interface.is_some_and(|name| names.contains(name)));
+        (source_in && interface_in).then(|| find(&self.hosts, source).copied().unwrap_or(HostId::NOBODY))
+    }
+
+    /// The verdict on a name.
+    pub fn decide_name(&self, host: HostId, name: Option<&Name>) -> Decision {
+        let Some(view) = self.views.get(&host) else { return nobody() };
+        let list_path = || view.domains.as_ref().and_then(|index| Some(index.list.as_ref()?.path.clone()));
+        let Some(name) = name else { return view.block(Reason::NotAllowlisted, list_path(), None) };
+        if let Some(denied) = self.denied_link(host, name) {
+            return denied;
+        }
+        match view.domains.as_ref().and_then(|index| index.find(name)) {
+            Some((path, pattern)) => Decision {
+                verdict: Verdict::Allow,
+                reason: Reason::Allowed,
+                path: Some(path),
+                host: view.name.clone(),
+                domain: Some(pattern.clone()),
+                mode: view.mode,
+            },
+            None => view.block(Reason::NotAllowlisted, list_path(), None),
+        }
+    }
+
+    /// The denylist line that names `name`, if one does.
+    pub fn denied_link(&self, host: HostId, name: &Name) -> Option<Decision> {
+        let view = self.views.get(&host)?;
+        view.deny_domains.iter().find_map(|index| {
+            let (path, pattern) = index.find(name)?;
+            Some(view.block(Reason::Denied, Some(path), Some(pattern.clone())))
+        })
+    }
+
+    /// What may happen to an address in an answer for an allowed name.
+    pub fn judge_address(&self, host: HostId, address: IpAddr) -> Address {
+        let Some(view) = self.views.get(&host) else { return Address::Rebinding };
+        for (ranges, list) in &view.deny_ips {
+            if let Some(index) = find(ranges, address) {
+                return Address::Denied(view.block(Reason::Denied, Some(list.entry_path(*index as usize)), None));
+            }
+        }
+        if view.ips.as_ref().is_some_and(|ranges| find(ranges, address).is_some()) {
+            return Address::Open;
+        }
+        if is_special(address) || self.own.contains(&address) {
+            return Address::Rebinding;
+        }
+        Address::Lease
+    }
+}
+
+impl View {
+    fn block(&self, reason: Reason, path: Option<Pointer>, domain: Option<Pattern>) -> Decision {
+        Decision { verdict: Verdict::Block, reason, path, host: self.name.clone(), domain, mode: self.mode }
+    }
+}
+
+/// A host that this revision does not know reaches nothing.
+fn nobody() -> Decision {
+    Decision {
+        verdict: Verdict::Block,
+        reason: Reason::NotAllowlisted,
+        path: None,
+        host: None,
+        domain: None,
+        mode: Mode::Enforce,
+    }
+}
+
+/// Lists that hosts inherit are compiled once; a list is known by its place in the document.
+#[derive(Default)]
+struct Cache {
+    names: HashMap<Pointer, Arc<NameIndex>>,
+    ips: HashMap<Pointer, Arc<Ranges<()>>>,
+    deny: HashMap<Pointer, Arc<Ranges<u32>>>,
+}
+
+impl Cache {
+    fn view(&mut self, policy: &Policy, host: Option<&HostName>) -> View {
+        let rules = policy.effective(host);
+        View {
+            name: rules.host.cloned(),
+            mode: rules.mode,
+            domains: rules.domains.map(|list| self.names(list)),
+            deny_domains: rules.deny_domains.into_iter().flatten().map(|list| self.names(list)).collect(),
+            ips: rules.ips.map(|list| {
+                let entry = self.ips.entry(list.path.clone());
+                entry.or_insert_with(|| Arc::new(ranges(list.entries.iter().map(|net| (*net, ()))))).clone()
+            }),
+            deny_ips: rules.deny_ips.into_iter().flatten().map(|list| (self.deny(list), list.clone())).collect(),
+        }
+    }
+
+    fn names(&mut self, list: &List<Pattern>) -> Arc<NameIndex> {
+        self.names.entry(list.path.clone()).or_insert_with(|| Arc::new(NameIndex::new(list))).clone()
+    }
+
+    fn deny(&mut self, list: &List<IpNet>) -> Arc<Ranges<u32>> {
+        self.deny
+            .entry(list.path.clone())
+            .or_insert_with(|| {
+                // Of equal networks the first one speaks, so the later ones go in first.
+                let mut nets: Vec<_> = list.entries.iter().copied().zip(0u32..).collect();
+                nets.reverse();
+                let unique: BTreeMap<IpNet, u32> = nets.into_iter().collect();
+                Arc::new(ranges(unique))
+            })
+            .clone()
+    }
+}
+
+/// [`segments`] of both families together.
+fn ranges<T: Copy>(nets: impl IntoIterator<Item = (IpNet, T)>) -> Ranges<T> {
+    let (v4, v6): (Vec<_>, Vec<_>) = nets.into_iter().partition(|(net, _)| net.addr().is_ipv4());
+    let mut out = segments(v4);
+    out.extend(segments(v6));
+    out
+}
+
+fn find<T>(ranges: &Ranges<T>, address: IpAddr) -> Option<&T> {
+    let top = match address {
+        IpAddr::V4(_) => IpAddr::from([255; 4]),
+        IpAddr::V6(_) => IpAddr::from([255; 16]),
+    };
+    let ((first, last), value) = ranges.range(..=(address, top)).next_back()?;
+    (*first <= address && address <= *last).then_some(value)
+}
