@@ -1,3 +1,9 @@
 //! State and its transitions, pure: time is an argument, effects are values.
 
+mod adopt;
+pub mod classes;
+mod enforce;
 pub mod lease;
+pub mod state;
+
+pub use enforce::Pending;

@@ -1,0 +1,173 @@
+//! Classes: the numbers that live flows carry in their connection mark.
+//!
+//! A class is one host together with the names under which it was given an address. Removing a class from the
+//! kernel's `up` and `down` maps ends its flows at their next packet; that is how a revision cuts what it no longer
+//! allows. A number is never used twice while the table lives, so a flow can never slip into another's class.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use crate::plan::ids::HostId;
+use crate::plan::ir::{CLASS_BASE, Data, Key, Value, Verdict};
+use crate::plan::table::names;
+use crate::policy::model::HostName;
+use crate::policy::name::Name;
+
+/// The most classes kept. Beyond it the ones whose leases ended longest ago go; flows that still carry them end.
+pub const MAX_CLASSES: usize = 1 << 17;
+/// Octets of a class's comment in the kernel; names that do not fit are not remembered across a restart.
+const MAX_COMMENT: usize = 200;
+
+/// One class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// Whose flows.
+    pub host: HostId,
+    /// The names it stands for; one, or several that share addresses. Empty: `allow.ips`.
+    pub names: BTreeSet<Name>,
+    /// Other names on the way (CNAME targets), seen since this process started.
+    pub links: BTreeSet<Name>,
+    /// Its flows are judged again at each packet, because the host's rules changed under them.
+    pub recheck: bool,
+    /// Milliseconds of the caller's clock at which its last lease ends.
+    pub until: u64,
+}
+
+/// All live classes.
+#[derive(Clone, Debug)]
+pub struct Classes {
+    by_id: BTreeMap<u32, Class>,
+    by_names: HashMap<(HostId, BTreeSet<Name>), u32>,
+    next: u32,
+}
+
+impl Classes {
+    /// No classes yet; `first` is the first number to be used (at least [`CLASS_BASE`]).
+    pub fn new(first: u32) -> Self {
+        Self { by_id: BTreeMap::new(), by_names: HashMap::new(), next: first.max(CLASS_BASE) }
+    }
+
+    /// The first number that a fresh table should use: later tables start higher, so that flows which still carry
+    /// marks of an earlier one match nothing. `unix_seconds` orders the tables; 32 numbers a second are set aside.
+    pub fn first_of_table(unix_seconds: u64) -> u32 {
+        const SLOT: u64 = 32;
+        let slots = u64::from(u32::MAX - CLASS_BASE) / SLOT;
+        let start = (unix_seconds % slots) * SLOT;
+        CLASS_BASE + u32::try_from(start).unwrap_or(0)
+    }
+
+    /// The class, if it lives.
+    pub fn get(&self, id: u32) -> Option<&Class> {
+        self.by_id.get(&id)
+    }
+
+    /// All of them in order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Class)> {
+        self.by_id.iter().map(|(id, class)| (*id, class))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// A number that no class had before. `None`: all are used up.
+    pub fn fresh(&mut self) -> Option<u32> {
+        let id = self.next;
+        self.next = id.checked_add(1)?;
+        Some(id)
+    }
+
+    /// The class of exactly these names, made if there is none; true if it was made.
+    pub fn of(&mut self, host: HostId, set: &BTreeSet<Name>, recheck: bool) -> Option<(u32, bool)> {
+        if let Some(id) = self.by_names.get(&(host, set.clone())) {
+            return Some((*id, false));
+        }
+        let id = self.fresh()?;
+        self.insert(id, Class { host, names: set.clone(), links: BTreeSet::new(), recheck, until: 0 });
+        Some((id, true))
+    }
+
+    /// Adds a class under its number.
+    pub fn insert(&mut self, id: u32, class: Class) {
+        self.by_names.insert((class.host, class.names.clone()), id);
+        self.by_id.insert(id, class);
+        self.next = self.next.max(id.saturating_add(1));
+    }
+
+    /// Notes that a number is taken, whoever has it.
+    pub fn insert_number(&mut self, id: u32) {
+        self.next = self.next.max(id.saturating_add(1));
+    }
+
+    /// Notes a lease: its end, and the names on its way.
+    pub fn extend(&mut self, id: u32, until: u64, links: &[Name]) {
+        if let Some(class) = self.by_id.get_mut(&id) {
+            class.until = class.until.max(until);
+            class.links.extend(links.iter().cloned());
+        }
+    }
+
+    /// Marks a class for judging at each packet.
+    pub fn set_recheck(&mut self, id: u32) {
+        if let Some(class) = self.by_id.get_mut(&id) {
+            class.recheck = true;
+        }
+    }
+
+    /// Forgets a class; its number stays used.
+    pub fn remove(&mut self, id: u32) {
+        if let Some(class) = self.by_id.remove(&id) {
+            let key = (class.host, class.names);
+            if self.by_names.get(&key) == Some(&id) {
+                self.by_names.remove(&key);
+            }
+        }
+    }
+
+    /// The classes to give up when there are too many: those whose leases ended longest ago, a quarter of the bound.
+    pub fn surplus(&self, now: u64) -> Vec<u32> {
+        if self.by_id.len() < MAX_CLASSES {
+            return Vec::new();
+        }
+        let mut idle: Vec<(u64, u32)> =
+            self.iter().filter(|(_, class)| class.until < now).map(|(id, class)| (class.until, id)).collect();
+        idle.sort_unstable();
+        idle.truncate(MAX_CLASSES / 4);
+        idle.into_iter().map(|(_, id)| id).collect()
+    }
+}
+
+/// The element of `up` and `down` that keeps a class alive.
+pub fn element(id: u32, class: &Class, host: Option<&HostName>) -> (Key, Value) {
+    let verdict = if class.recheck { Verdict::Goto(names::recheck(class.host)) } else { Verdict::Accept };
+    let value = Value { data: Data::Verdict(verdict), timeout_ms: None, comment: Some(comment(class, host)) };
+    (Key::Mark(id), value)
+}
+
+/// `agent-1 api.openai.com,cdn.example`: for people who list the table, and for a daemon that starts again.
+fn comment(class: &Class, host: Option<&HostName>) -> Arc<str> {
+    let mut text = String::from(host.map_or("*", HostName::as_str));
+    text.push(' ');
+    for (index, name) in class.names.iter().enumerate() {
+        if text.len() + name.as_str().len() + 1 > MAX_COMMENT {
+            break;
+        }
+        if index > 0 {
+            text.push(',');
+        }
+        text.push_str(name.as_str());
+    }
+    Arc::from(text)
+}
+
+/// Reads [`comment`] back: host word and names.
+pub fn read_comment(text: &str) -> Option<(&str, BTreeSet<Name>)> {
+    let (host, list) = text.split_once(' ')?;
+    Some((host, list.split(',').filter(|name| !name.is_empty()).map(Name::from_normal).collect()))
+}

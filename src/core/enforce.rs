@@ -1,0 +1,286 @@
+//! A new revision: what changes in the kernel, which flows end, which leases go on.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::classes::{self, Class, Classes};
+use super::state::{ClassOps, Lease, State, World, lease_value, net_element};
+use crate::plan::ids::HostId;
+use crate::plan::ir::{Action, Cond, Data, Family, Ident, Key, Rule, Value, Verdict};
+use crate::plan::ops::{Delta, Op, Table, diff};
+use crate::plan::situation::Situation;
+use crate::plan::snapshot::Snapshot;
+use crate::plan::table::{names, table};
+use crate::policy::decision::Verdict as Decided;
+use crate::policy::model::{HostName, Policy};
+
+/// A revision on its way: what to commit, and what the state becomes when the kernel has taken it.
+#[must_use]
+#[derive(Debug)]
+pub struct Pending {
+    /// One transaction.
+    pub ops: Vec<Op>,
+    /// For the DNS server, from the moment the kernel has it.
+    pub snapshot: Arc<Snapshot>,
+    /// How many classes end with it: their flows are cut.
+    pub cut: usize,
+    next: Box<Next>,
+}
+
+#[derive(Debug)]
+struct Next {
+    hosts: BTreeMap<HostName, HostId>,
+    next_host: u16,
+    fixed: Table,
+    classes: Classes,
+    net_classes: BTreeMap<HostId, u32>,
+    leases: Vec<((HostId, std::net::IpAddr), Option<Lease>)>,
+}
+
+impl State {
+    /// The transaction that puts `policy` in force as `revision` at `now`.
+    pub fn enforce(&self, policy: &Policy, world: &World, revision: u64, now: u64) -> Pending {
+        let (hosts, next_host) = self.number_hosts(policy);
+        let snapshot = Arc::new(Snapshot::compile(policy, &hosts, world.own.iter().copied(), revision));
+        let names: BTreeMap<HostId, HostName> = hosts.iter().map(|(name, id)| (*id, name.clone())).collect();
+        let mut classes = self.classes.clone();
+        let mut ops = ClassOps::default();
+
+        let mut situation = Situation {
+            net_classes: net_classes(&self.net_classes, &hosts, &mut classes),
+            hosts,
+            recheck: BTreeSet::new(),
+            dns4: world.dns4,
+            dns6: world.dns6,
+            dns_ports: world.dns_ports.clone(),
+            keep_tracking: world.keep_tracking,
+        };
+        // Built once to see whose rules change, then for good with the consequences of that.
+        let changes = Changes::between(&self.judged, &table(policy, &situation), names.keys().copied());
+        for id in &changes.any {
+            // A new class: flows that allow.ips let in are judged from the start by the new rules.
+            if self.net_classes.contains_key(id)
+                && let Some(class) = classes.fresh()
+            {
+                situation.net_classes.insert(*id, class);
+            }
+        }
+        for (host, class) in self.net_classes.iter().filter(|(host, id)| situation.net_classes.get(host) != Some(id)) {
+            let _ = host;
+            ops.remove(*class);
+        }
+        for (host, class) in situation.net_classes.iter().filter(|(host, id)| self.net_classes.get(host) != Some(id)) {
+            ops.add(net_element(*class, *host, names.get(host)));
+        }
+
+        let mut cut = 0;
+        for (id, class) in self.classes.iter() {
+            if !survives(class, &snapshot) {
+                cut += 1;
+                classes.remove(id);
+                ops.remove(id);
+            } else if changes.guards.contains(&class.host) && !class.recheck {
+                classes.set_recheck(id);
+                ops.remove(id);
+                ops.add(classes::element(id, &Class { recheck: true, ..class.clone() }, names.get(&class.host)));
+            }
+        }
+        let (leases, puts) = self.keep_leases(&snapshot, &mut classes, &mut ops, &names, now);
+        situation.recheck = classes.iter().filter(|(_, class)| class.recheck).map(|(_, class)| class.host).collect();
+
+        let fixed = table(policy, &situation);
+        let Delta { build, remove } = diff(&self.fixed, &fixed);
+        let ops = [Op::AddTable].into_iter().chain(build).chain(ops.into_ops()).chain(puts).chain(remove).collect();
+        let Situation { hosts, net_classes, .. } = situation;
+        Pending { ops, snapshot, cut, next: Box::new(Next { hosts, next_host, fixed, classes, net_classes, leases }) }
+    }
+
+    /// The kernel has taken the revision.
+    pub fn enforced(&mut self, pending: Pending) {
+        let Next { hosts, next_host, fixed, classes, net_classes, leases } = *pending.next;
+        self.revision = pending.snapshot.revision;
+        self.hosts = hosts;
+        self.next_host = next_host;
+        self.judged = fixed.clone();
+        self.fixed = fixed;
+        self.classes = classes;
+        self.net_classes = net_classes;
+        for (key, lease) in leases {
+            match lease {
+                Some(lease) => self.leases.insert(key, lease),
+                None => self.leases.remove(&key),
+            };
+        }
+    }
+
+    /// Leases of which some names are not allowed any more: they go on under the other names, or end.
+    #[allow(clippy::type_complexity)]
+    fn keep_leases(
+        &self,
+        snapshot: &Snapshot,
+        classes: &mut Classes,
+        ops: &mut ClassOps,
+        hosts: &BTreeMap<HostId, HostName>,
+        now: u64,
+    ) -> (Vec<((HostId, std::net::IpAddr), Option<Lease>)>, Vec<Op>) {
+        let mut changed = Vec::new();
+        let mut puts: [Vec<(Key, Value)>; 2] = [Vec::new(), Vec::new()];
+        for (key, lease) in &self.leases {
+            let (host, address) = *key;
+            let kept: BTreeMap<_, _> = lease
+                .names
+                .iter()
+                .filter(|(name, _)| snapshot.decide_name(host, Some(name)).verdict == Decided::Allow)
+                .map(|(name, until)| (name.clone(), *until))
+                .collect();
+            if kept.len() == lease.names.len() && classes.get(lease.class).is_some() {
+                continue;
+            }
+            let until = kept.values().copied().max().unwrap_or(0);
+            let set = kept.keys().cloned().collect();
+            let class = if until > now { classes.of(host, &set, false) } else { None };
+            let put = &mut puts[usize::from(!address.is_ipv4())];
+            let element = Key::MarkAddress(u32::from(host.0), address);
+            if let Some((id, made)) = class {
+                if made && let Some(fresh) = classes.get(id) {
+                    ops.add(classes::element(id, fresh, hosts.get(&host)));
+                }
+                classes.extend(id, until, &[]);
+                put.push((element, lease_value(id, until, now)));
+                changed.push((*key, Some(Lease { names: kept, class: id, until })));
+            } else {
+                // An element of a dead class opens nothing; one of a living class must go at once.
+                if classes.get(lease.class).is_some() && lease.until > now {
+                    put.push((element, lease_value(lease.class, now, now)));
+                }
+                changed.push((*key, None));
+            }
+        }
+        let puts = Family::BOTH
+            .into_iter()
+            .zip(puts)
+            .filter(|(_, elements)| !elements.is_empty())
+            .map(|(family, elements)| Op::PutElements(names::of("dst", family), elements));
+        (changed, puts.collect())
+    }
+
+    fn number_hosts(&self, policy: &Policy) -> (BTreeMap<HostName, HostId>, u16) {
+        let mut next = self.next_host;
+        let hosts = policy.hosts.keys().map(|name| {
+            let id = self.hosts.get(name).copied().unwrap_or_else(|| {
+                let id = HostId(next);
+                next = next.saturating_add(1);
+                id
+            });
+            (name.clone(), id)
+        });
+        (hosts.collect(), next)
+    }
+}
+
+/// Every host, and nobody, has a class for what `allow.ips` lets through.
+fn net_classes(
+    old: &BTreeMap<HostId, u32>,
+    hosts: &BTreeMap<HostName, HostId>,
+    classes: &mut Classes,
+) -> BTreeMap<HostId, u32> {
+    let ids = hosts.values().copied().chain([HostId::NOBODY]);
+    ids.filter_map(|id| Some((id, old.get(&id).copied().or_else(|| classes.fresh())?))).collect()
+}
+
+/// A class lives on if the policy allows one of its names and denies none of the names on the way.
+fn survives(class: &Class, snapshot: &Snapshot) -> bool {
+    class.names.iter().any(|name| snapshot.decide_name(class.host, Some(name)).verdict == Decided::Allow)
+        && !class.links.iter().any(|link| snapshot.denied_link(class.host, link).is_some())
+}
+
+/// Whose rules differ between two tables.
+#[derive(Debug, Default)]
+struct Changes {
+    /// Sources, denied addresses or ports.
+    guards: BTreeSet<HostId>,
+    /// Those, or allowed networks.
+    any: BTreeSet<HostId>,
+}
+
+impl Changes {
+    fn between(old: &Table, new: &Table, hosts: impl Iterator<Item = HostId>) -> Self {
+        let mut guards = BTreeSet::new();
+        for family in Family::BOTH {
+            moved_sources(old, new, family, &mut guards);
+        }
+        let mut any = guards.clone();
+        // Hosts that inherit share their chains, so each pair of chains is compared once.
+        let mut seen: HashMap<(Option<&Ident>, Option<&Ident>, bool), bool> = HashMap::new();
+        for id in hosts.chain([HostId::NOBODY]) {
+            for family in Family::BOTH {
+                for stem in ["view", "reply"] {
+                    let (before, after) = (start(old, stem, family, id), start(new, stem, family, id));
+                    for whole in [false, true] {
+                        let differs = *seen
+                            .entry((before, after, whole))
+                            .or_insert_with(|| reach(old, before, whole) != reach(new, after, whole));
+                        if differs {
+                            any.insert(id);
+                            if !whole {
+                                guards.insert(id);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        Self { guards, any }
+    }
+}
+
+/// Hosts that gained or lost source addresses; nobody is among them if any did.
+fn moved_sources(old: &Table, new: &Table, family: Family, into: &mut BTreeSet<HostId>) {
+    let map = names::of("host", family);
+    let nothing = BTreeMap::new();
+    let before = old.sets.get(&map).map_or(&nothing, |set| &set.elements);
+    let after = new.sets.get(&map).map_or(&nothing, |set| &set.elements);
+    let lost = before.iter().filter(|(key, value)| after.get(*key) != Some(*value));
+    let gained = after.iter().filter(|(key, value)| before.get(*key) != Some(*value));
+    for (_, value) in lost.chain(gained) {
+        into.insert(HostId::NOBODY);
+        if let Data::Mark(id) = value.data {
+            into.extend(u16::try_from(id).ok().map(HostId));
+        }
+    }
+}
+
+/// The chain in which a host's view begins.
+fn start<'t>(table: &'t Table, stem: &str, family: Family, id: HostId) -> Option<&'t Ident> {
+    let value = table.sets.get(&names::of(stem, family))?.elements.get(&Key::Mark(u32::from(id.0)))?;
+    match &value.data {
+        Data::Verdict(Verdict::Jump(chain)) => Some(chain),
+        _ => None,
+    }
+}
+
+/// Everything that a view says: its rules and the elements of the sets they look into. Not `whole`: only the part
+/// that refuses.
+fn reach<'t>(
+    table: &'t Table,
+    start: Option<&'t Ident>,
+    whole: bool,
+) -> Vec<(&'t Rule, Vec<&'t BTreeMap<Key, Value>>)> {
+    let mut out = Vec::new();
+    let mut chains: Vec<&Ident> = start.into_iter().collect();
+    while let Some(name) = chains.pop() {
+        for rule in table.chains.get(name).map_or(&[][..], |chain| &chain.rules) {
+            match rule.actions.last() {
+                Some(Action::Verdict(Verdict::Jump(to))) => chains.push(to),
+                Some(Action::Verdict(Verdict::Goto(to))) if !whole && **to == *names::OPEN => continue,
+                _ => {}
+            }
+            let sets = rule.conds.iter().filter_map(|cond| match cond {
+                Cond::In { set, .. } => table.sets.get(set).map(|set| &set.elements),
+                _ => None,
+            });
+            out.push((rule, sets.collect()));
+        }
+    }
+    out
+}

@@ -1,0 +1,243 @@
+//! The daemon's picture of the kernel, and every way it may change.
+//!
+//! Three transitions, each a list of operations for one kernel transaction: [`State::enforce`] (a revision, in
+//! [`super::enforce`]), [`State::lease`] (an answer is about to go), [`State::repair`] (the kernel holds something
+//! else than we think, in [`super::adopt`]). The caller commits the operations and then says [`State::enforced`], or
+//! [`State::forget`] for leases that failed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use super::classes::{self, Class, Classes};
+use super::lease::{LeaseError, LeaseRequest, MAX_LEASE, MIN_LEASE};
+use crate::plan::ids::HostId;
+use crate::plan::ir::{Data, Family, Ident, Key, Value};
+use crate::plan::ops::{Op, Table};
+use crate::plan::situation::DnsDoor;
+use crate::plan::table::names;
+use crate::policy::model::HostName;
+use crate::policy::name::Name;
+
+/// What the gateway's own machine contributes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct World {
+    /// The way to our DNS over IPv4.
+    pub dns4: DnsDoor,
+    /// The way to our DNS over IPv6.
+    pub dns6: DnsDoor,
+    /// The ports on which our DNS listens.
+    pub dns_ports: BTreeSet<u16>,
+    /// Whether another table switches tracking off.
+    pub keep_tracking: bool,
+    /// The gateway's own addresses.
+    pub own: BTreeSet<IpAddr>,
+}
+
+/// One address of one host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lease {
+    /// The names it was given for, each with the end of its lease (milliseconds of the caller's clock).
+    pub names: BTreeMap<Name, u64>,
+    pub class: u32,
+    /// When the kernel's element ends.
+    pub until: u64,
+}
+
+/// The state; see the module.
+#[derive(Clone, Debug)]
+pub struct State {
+    /// The revision in force; 0: none.
+    pub revision: u64,
+    /// The kernel's numbers for the hosts.
+    pub hosts: BTreeMap<HostName, HostId>,
+    /// The static part of the table, as the kernel holds it.
+    pub(super) fixed: Table,
+    /// The static part by which live flows were judged; the same, but for a while after [`State::adopt`].
+    pub(super) judged: Table,
+    pub(super) classes: Classes,
+    pub(super) net_classes: BTreeMap<HostId, u32>,
+    pub(super) leases: HashMap<(HostId, IpAddr), Lease>,
+    pub(super) next_host: u16,
+}
+
+/// Operations for a group of leases, and what each request gets if they succeed.
+#[must_use]
+#[derive(Debug, Default)]
+pub struct Leased {
+    /// One transaction; empty if the kernel holds everything already.
+    pub ops: Vec<Op>,
+    /// By request, in order.
+    pub results: Vec<Result<(), LeaseError>>,
+    touched: Vec<(HostId, IpAddr)>,
+    made: Vec<u32>,
+}
+
+impl State {
+    /// Nothing enforced yet, nothing in the kernel.
+    pub fn new(first_class: u32) -> Self {
+        Self {
+            revision: 0,
+            hosts: BTreeMap::new(),
+            fixed: Table::default(),
+            judged: Table::default(),
+            classes: Classes::new(first_class),
+            net_classes: BTreeMap::new(),
+            leases: HashMap::new(),
+            next_host: HostId::FIRST.0,
+        }
+    }
+
+    /// The number of live classes and of addresses leased at `now`.
+    pub fn counts(&self, now: u64) -> (usize, usize) {
+        (self.classes.len(), self.leases.values().filter(|lease| lease.until > now).count())
+    }
+
+    /// The names under which a host holds an address at `now`.
+    pub fn names_of(&self, host: HostId, address: IpAddr, now: u64) -> Vec<Name> {
+        let lease = self.leases.get(&(host, address));
+        lease.map_or_else(Vec::new, |lease| {
+            lease.names.iter().filter(|(_, until)| **until > now).map(|(name, _)| name.clone()).collect()
+        })
+    }
+
+    /// The transaction that makes the kernel hold the addresses of all requests, as far as they are legal.
+    pub fn lease(&mut self, requests: &[LeaseRequest], now: u64) -> Leased {
+        let mut out = Leased::default();
+        let mut new_classes = Vec::new();
+        let mut puts: [BTreeMap<Key, Value>; 2] = [BTreeMap::new(), BTreeMap::new()];
+        for request in requests {
+            let result = self.lease_one(request, now, &mut out, &mut new_classes, &mut puts);
+            out.results.push(result);
+        }
+        let surplus = self.classes.surplus(now);
+        if !surplus.is_empty() {
+            let mut ops = ClassOps::default();
+            for id in surplus {
+                self.classes.remove(id);
+                ops.remove(id);
+            }
+            out.ops.extend(ops.into_ops());
+        }
+        if !new_classes.is_empty() {
+            for map in [names::UP, names::DOWN] {
+                out.ops.push(Op::AddElements(map.into(), new_classes.clone()));
+            }
+        }
+        for (family, elements) in Family::BOTH.into_iter().zip(puts) {
+            if !elements.is_empty() {
+                out.ops.push(Op::PutElements(names::of("dst", family), elements.into_iter().collect()));
+            }
+        }
+        out
+    }
+
+    fn lease_one(
+        &mut self,
+        request: &LeaseRequest,
+        now: u64,
+        out: &mut Leased,
+        new_classes: &mut Vec<(Key, Value)>,
+        puts: &mut [BTreeMap<Key, Value>; 2],
+    ) -> Result<(), LeaseError> {
+        if request.revision != self.revision || self.revision == 0 {
+            return Err(LeaseError::Stale);
+        }
+        let ttl = request.ttl.clamp(MIN_LEASE, MAX_LEASE);
+        let until = now + u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        for address in &request.addresses {
+            let key = (request.host, *address);
+            let mut lease = match self.leases.get(&key) {
+                Some(lease) => lease.clone(),
+                None => Lease { names: BTreeMap::new(), class: 0, until: 0 },
+            };
+            let held = lease.until > now && self.classes.get(lease.class).is_some();
+            if held && lease.names.get(&request.name).is_some_and(|end| *end >= until) {
+                self.classes.extend(lease.class, until, &request.links);
+                continue;
+            }
+            lease.names.retain(|_, end| *end > now);
+            let end = lease.names.entry(request.name.clone()).or_insert(until);
+            *end = (*end).max(until);
+            let set: BTreeSet<Name> = lease.names.keys().cloned().collect();
+            let Some((class, made)) = self.classes.of(request.host, &set, false) else {
+                return Err(LeaseError::Kernel("all class numbers of this table are used".into()));
+            };
+            lease.class = class;
+            lease.until = lease.names.values().copied().max().unwrap_or(until);
+            self.classes.extend(class, lease.until, &request.links);
+            if made && let Some(fresh) = self.classes.get(class) {
+                new_classes.push(classes::element(class, fresh, self.host_name(request.host)));
+                out.made.push(class);
+            }
+            let value =
+                Value { data: Data::Mark(class), timeout_ms: Some(lease.until.saturating_sub(now)), comment: None };
+            let family = usize::from(!address.is_ipv4());
+            puts[family].insert(Key::MarkAddress(u32::from(request.host.0), *address), value);
+            self.leases.insert(key, lease);
+            out.touched.push(key);
+        }
+        Ok(())
+    }
+
+    /// The kernel did not take these leases: nothing of them is remembered.
+    pub fn forget(&mut self, leased: Leased) {
+        for key in leased.touched {
+            self.leases.remove(&key);
+        }
+        for class in leased.made {
+            self.classes.remove(class);
+        }
+    }
+
+    /// Drops what ended before `now` from memory (the kernel drops its own).
+    pub fn sweep(&mut self, now: u64) {
+        self.leases.retain(|_, lease| lease.until > now);
+    }
+
+    /// The name of a host by its number; `None` also for [`HostId::NOBODY`].
+    pub fn host_name(&self, id: HostId) -> Option<&HostName> {
+        self.hosts.iter().find(|(_, number)| **number == id).map(|(name, _)| name)
+    }
+}
+
+/// The element of `dst4` or `dst6`.
+pub(super) fn lease_value(class: u32, until: u64, now: u64) -> Value {
+    Value { data: Data::Mark(class), timeout_ms: Some(until.saturating_sub(now).max(1)), comment: None }
+}
+
+/// The class of what `allow.ips` lets through.
+pub(super) fn net_element(id: u32, host: HostId, name: Option<&HostName>) -> (Key, Value) {
+    let class = Class { host, names: BTreeSet::new(), links: BTreeSet::new(), recheck: false, until: 0 };
+    classes::element(id, &class, name)
+}
+
+/// Elements of `up` and `down` that go and come.
+#[derive(Debug, Default)]
+pub(super) struct ClassOps {
+    gone: Vec<Key>,
+    come: Vec<(Key, Value)>,
+}
+
+impl ClassOps {
+    pub fn remove(&mut self, id: u32) {
+        self.gone.push(Key::Mark(id));
+    }
+
+    pub fn add(&mut self, element: (Key, Value)) {
+        self.come.push(element);
+    }
+
+    pub fn into_ops(self) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for map in [names::UP, names::DOWN] {
+            let map: Ident = map.into();
+            if !self.gone.is_empty() {
+                ops.push(Op::DelElements(map.clone(), self.gone.clone()));
+            }
+            if !self.come.is_empty() {
+                ops.push(Op::AddElements(map, self.come.clone()));
+            }
+        }
+        ops
+    }
+}
