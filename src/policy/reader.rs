@@ -101,7 +101,7 @@ pub(crate) fn entries<'v>(
     report: &mut Report,
 ) -> Option<Vec<(&'v str, &'v Value<'v>)>> {
     let Value::Object(fields) = value else {
-        wrong_kind(value, at, "an object", report);
+        wrong_kind(value, at, OBJECT, report);
         return None;
     };
     let mut seen: HashMap<&str, bool> = HashMap::with_capacity(fields.len());
@@ -136,8 +136,8 @@ pub(crate) fn list<'v>(
     let message = format!("wanted a list of {wanted}, found {}", value.described());
     let hint = match value {
         Value::String(text) => format!("write [{}]", quoted(text)),
-        Value::Number(number) => format!("write [{number}]"),
-        Value::Null => "leave the field out, or write []".to_owned(),
+        Value::Number(number) if wanted == "ports" => format!("write [{number}]"),
+        Value::Null => "a list stands in square brackets; a field with nothing to say is left out".to_owned(),
         _ => "a list stands in square brackets: [ … ]".to_owned(),
     };
     report.error(at, message, hint);
@@ -209,13 +209,19 @@ pub(crate) fn given_name(text: &str, at: &At<'_>, what: &str, report: &mut Repor
 pub const MAX_GIVEN_NAME: usize = 63;
 
 fn wrong_kind(value: &Value<'_>, at: &At<'_>, wanted: &str, report: &mut Report) {
+    let object = wanted == OBJECT;
     let hint = match value {
-        Value::Null => "leave the field out where it has nothing to say".to_owned(),
-        Value::Array(entries) if entries.len() == 1 => "remove the square brackets".to_owned(),
+        Value::Null => "leave it out where it has nothing to say".to_owned(),
+        Value::Array(entries) if entries.len() == 1 && object == matches!(entries[0], Value::Object(_)) => {
+            "remove the square brackets".to_owned()
+        }
+        _ if object => "an object stands in braces: { … }".to_owned(),
         _ => format!("write {wanted}"),
     };
     report.error(at, format!("wanted {wanted}, found {}", value.described()), hint);
 }
+
+const OBJECT: &str = "an object";
 
 #[cfg(test)]
 mod tests {

@@ -81,7 +81,7 @@ pub(crate) fn network(text: &str) -> Result<IpNet, Mistake> {
     {
         let meant = IpNet::new(v4.into(), length - MAPPED_PREFIX).map(|v4| v4.trunc().to_string()).unwrap_or_default();
         return Err(Mistake::new(
-            format!("{} is an IPv4 address in IPv6 clothes", quoted(text)),
+            format!("{} is IPv4 written as IPv6", quoted(text)),
             format!("write {}", quoted(&meant)),
         ));
     }
