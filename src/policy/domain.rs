@@ -42,9 +42,11 @@ pub fn pattern(text: &str) -> Result<Pattern, Mistake> {
 /// # Errors
 /// What is wrong with it and what to write instead.
 pub fn name(text: &str) -> Result<Name, Mistake> {
-    if let Some(name) = plain(text) {
-        return Ok(name);
-    }
+    plain(text).map_or_else(|| careful(text), Ok)
+}
+
+/// The way of names that need conversion, and of all that are none.
+fn careful(text: &str) -> Result<Name, Mistake> {
     shape(text)?;
     let dotless = text.strip_suffix('.').unwrap_or(text);
     let ascii = Uts46::new()
@@ -230,6 +232,12 @@ fn mistake_in_wildcard(text: &str, apex: &str, mistake: Mistake) -> Mistake {
             "a wildcard covers every depth: *.example.com",
         );
     }
+    // Where there is more around the name, the advice keeps the wildcard.
+    if apex.contains(['/', '?', '#', '@', ':'])
+        && let Err(whole) = shape(text)
+    {
+        return whole;
+    }
     mistake
 }
 
@@ -263,4 +271,85 @@ fn owners(apex: &str) -> Owners {
 
 fn example(apex: &str) -> String {
     format!("*.example.{apex}")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn normal(text: &str) -> String {
+        pattern(text).map_or_else(|mistake| panic!("{text}: {mistake}"), |pattern| pattern.to_string())
+    }
+
+    #[test]
+    fn names_are_normalised() {
+        for (written, meant) in [
+            ("API.OpenAI.com", "api.openai.com"),
+            ("api.openai.com.", "api.openai.com"),
+            ("Bücher.example", "xn--bcher-kva.example"),
+            ("bu\u{308}cher.example", "xn--bcher-kva.example"),
+            ("XN--BCHER-KVA.example", "xn--bcher-kva.example"),
+            ("straße.example", "xn--strae-oqa.example"),
+            ("*.Bücher.example.", "*.xn--bcher-kva.example"),
+            ("ｅｘａｍｐｌｅ．com", "example.com"),
+            ("例え。テスト。", "xn--r8jz45g.xn--zckzah"),
+            ("_acme-challenge.example.com", "_acme-challenge.example.com"),
+            ("r3---sn-4g5e.example.com", "r3---sn-4g5e.example.com"),
+            ("user-.example.com", "user-.example.com"),
+            ("localhost", "localhost"),
+            ("3com.com", "3com.com"),
+            ("com", "com"),
+        ] {
+            assert_eq!(normal(written), meant);
+        }
+    }
+
+    #[test]
+    fn a_wildcard_needs_one_owner() {
+        for legal in
+            ["*.example.com", "*.example.co.uk", "*.city.kawasaki.jp", "*.someone.github.io", "*.a.b.example.com"]
+        {
+            assert_eq!(normal(legal), legal);
+        }
+        for refused in ["*.com", "*.CO.UK", "*.github.io", "*.kawasaki.jp", "*.local", "*.xn--p1ai", "*.рф"] {
+            assert!(pattern(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn advice_keeps_the_wildcard() {
+        assert_eq!(
+            pattern("*.example.com:443").unwrap_err().hint.unwrap(),
+            "write \"*.example.com\"; ports go into allow.ports"
+        );
+        assert_eq!(pattern("*.example.com/v1").unwrap_err().hint.unwrap(), "write \"*.example.com\"");
+    }
+
+    #[test]
+    fn lengths_at_their_edges() {
+        let label = |length: usize| "a".repeat(length);
+        assert!(name(&format!("{}.com", label(63))).is_ok());
+        assert!(name(&format!("{}.com", label(64))).is_err());
+        let long = |last: usize| [label(63), label(63), label(63), label(last)].join(".");
+        assert!(name(&long(61)).is_ok());
+        assert!(name(&format!("{}.", long(61))).is_ok());
+        assert!(name(&long(62)).is_err());
+        assert!(pattern(&format!("*.{}", long(59))).is_ok());
+        assert!(pattern(&format!("*.{}", long(60))).is_err());
+        // Also where only the converted form is too long.
+        assert!(name(&format!("{}ü.com", label(57))).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn the_short_way_is_the_long_way(text in "([a-cA-C0-9_-]{0,5}[.]){0,4}([xX]n--)?[a-cA-C0-9_-]{0,5}[.]?") {
+            if let Some(name) = plain(&text) {
+                prop_assert_eq!(Ok(name), careful(&text));
+            } else if !text.to_ascii_lowercase().contains("xn--") {
+                prop_assert!(careful(&text).is_err(), "{}", text);
+            }
+        }
+    }
 }

@@ -16,8 +16,7 @@ use super::{lists, networks, top, windows};
 /// The largest cap, bytes per period: 2^53 - 1, the largest whole number that every JSON tool keeps exactly.
 pub const MAX_CAP_BYTES: u64 = (1 << 53) - 1;
 
-/// How many hosts one policy can have: the kernel's tables name them by 16 bits, of which two values mean something
-/// else (see [`crate::core::lease::HostId`]).
+/// How many hosts one policy can have: they are numbered in 16 bits, of which two values mean something else.
 const MAX_HOSTS: usize = 65_534;
 
 const FIELDS: &[&str] = &["sources", "allow", "deny", "mode", "time_window", "domain_time_windows", "limits", "exfil"];
