@@ -1,6 +1,22 @@
 //! What people write, and what it means. No I/O, no clock: see the tour in [`crate`].
 
 pub mod decision;
+pub mod diagnostic;
+pub mod domain;
+pub mod enforceable;
+pub mod json;
 pub mod model;
 pub mod name;
+pub mod normal;
+pub mod parse;
+mod reader;
 pub mod reference;
+pub mod schema;
+mod wording;
+
+pub use diagnostic::{Diagnostic, Mistake};
+pub use enforceable::not_yet_enforced;
+pub use model::Policy;
+pub use normal::{digest, normalised};
+pub use parse::{Parsed, parse, parse_with_warnings};
+pub use schema::schema;

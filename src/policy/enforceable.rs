@@ -1,0 +1,116 @@
+//! What the policy language can say and this version does not yet do. A policy that asks for it is refused: a limit
+//! that is written but does not hold is worse than none.
+
+use super::diagnostic::Diagnostic;
+use super::model::{DomainList, List, Located, Mode, Pointer, Policy};
+
+/// Every place at which the policy asks for something that this version does not enforce. Empty: the policy can be
+/// applied.
+pub fn not_yet_enforced(policy: &Policy) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    mode(&mut found, policy.mode.as_ref());
+    lists(&mut found, policy.allow.domain_lists.as_ref());
+    lists(&mut found, policy.deny.domain_lists.as_ref());
+    windows(&mut found, policy.time_window.iter());
+    windows(&mut found, policy.domain_time_windows.values());
+    rate(&mut found, policy.egress_kbps.as_ref());
+    for host in policy.hosts.values() {
+        lists(&mut found, host.allow.domain_lists.as_ref());
+        lists(&mut found, host.deny.domain_lists.as_ref());
+        mode(&mut found, host.mode.as_ref());
+        windows(&mut found, host.time_window.iter());
+        windows(&mut found, host.domain_time_windows.values());
+        rate(&mut found, host.egress_kbps.as_ref());
+        for cap in host.caps.values() {
+            add(&mut found, &cap.path, "exfil caps are");
+        }
+    }
+    found
+}
+
+fn mode(found: &mut Vec<Diagnostic>, mode: Option<&Located<Mode>>) {
+    if let Some(mode) = mode.filter(|mode| mode.value == Mode::Monitor) {
+        add(found, &mode.path, "monitor mode is");
+    }
+}
+
+fn lists(found: &mut Vec<Diagnostic>, lists: Option<&List<DomainList>>) {
+    if let Some(lists) = lists.filter(|lists| !lists.entries.is_empty()) {
+        add(found, &lists.path, "domain lists in files are");
+    }
+}
+
+fn windows<'a, T: 'a>(found: &mut Vec<Diagnostic>, windows: impl Iterator<Item = &'a Located<T>>) {
+    for window in windows {
+        add(found, &window.path, "time windows are");
+    }
+}
+
+fn rate(found: &mut Vec<Diagnostic>, rate: Option<&Located<u64>>) {
+    if let Some(rate) = rate {
+        add(found, &rate.path, "rate limits are");
+    }
+}
+
+fn add(found: &mut Vec<Diagnostic>, path: &Pointer, what: &str) {
+    found.push(Diagnostic {
+        path: path.to_string(),
+        message: format!("{what} not enforced by this version, so this policy is not applied"),
+        hint: Some("remove it to apply the rest".to_owned()),
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::parse;
+
+    #[test]
+    fn every_promise_that_is_not_kept_is_named() {
+        let policy = parse(
+            r#"{"version": 1, "mode": "monitor", "time_zone": "UTC",
+                "allow": {"domain_lists": [{"name": "a", "file": "/a", "format": "hosts"}]},
+                "deny": {"domain_lists": [{"name": "a", "file": "/a", "format": "hosts"}]},
+                "time_window": {"days": ["mon"]},
+                "domain_time_windows": {"A.example.com": {"days": ["mon"]}},
+                "limits": {"egress_kbps": 1},
+                "hosts": {"h": {"sources": ["192.0.2.1"], "mode": "monitor", "time_window": {"days": ["mon"]},
+                    "allow": {"domain_lists": [{"name": "a", "file": "/a", "format": "hosts"}]},
+                    "deny": {"domain_lists": [{"name": "a", "file": "/a", "format": "hosts"}]},
+                    "domain_time_windows": {"a.example.com": {"days": ["mon"]}}, "limits": {"egress_kbps": 2},
+                    "exfil": {"domains": {"a.example.com": {"bytes": 1, "period": "day"}}}}}}"#,
+        )
+        .unwrap();
+        let found: Vec<String> = not_yet_enforced(&policy).into_iter().map(|diagnostic| diagnostic.path).collect();
+        assert_eq!(
+            found,
+            [
+                "/mode",
+                "/allow/domain_lists",
+                "/deny/domain_lists",
+                "/time_window",
+                "/domain_time_windows/A.example.com",
+                "/limits/egress_kbps",
+                "/hosts/h/allow/domain_lists",
+                "/hosts/h/deny/domain_lists",
+                "/hosts/h/mode",
+                "/hosts/h/time_window",
+                "/hosts/h/domain_time_windows/a.example.com",
+                "/hosts/h/limits/egress_kbps",
+                "/hosts/h/exfil/domains/a.example.com",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_enforced_is_not_complained_of() {
+        let policy = parse(
+            r#"{"version": 1, "mode": "enforce", "time_zone": "Europe/Berlin", "scope": {"interfaces": ["eth1"]},
+                "allow": {"domains": ["a.example.com"], "ips": ["192.0.2.0/24"], "ports": [443], "domain_lists": []},
+                "deny": {"domains": ["b.example.com"]}, "labels": {"a.example.com": "a"}, "limits": {},
+                "hosts": {"h": {"sources": ["192.0.2.1"], "mode": "enforce", "exfil": {"domains": {}}}}}"#,
+        )
+        .unwrap();
+        assert_eq!(not_yet_enforced(&policy), []);
+    }
+}

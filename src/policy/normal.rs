@@ -1,0 +1,154 @@
+//! The policy as `show` prints it, and the digest that names a revision.
+
+use std::fmt::Write as _;
+
+use chrono::{NaiveTime, Timelike};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::model::{Allow, Cap, Deny, DomainList, Host, List, ListFormat, Located, Mode, Period, Policy, Window};
+use super::parse::DAYS;
+
+/// The policy as a document again: fields in the order of the format's description, hosts and domains by name, names
+/// and networks in normal form, lists in the order written (so that `…/domains/3` means the same entry), absent what
+/// was absent. Reading it gives the same policy.
+pub fn normalised(policy: &Policy) -> Value {
+    let mut fields = Object::default();
+    fields.put("version", Some(json!(1)));
+    fields.put("mode", policy.mode.as_ref().map(mode));
+    fields.put("time_zone", policy.time_zone.as_ref().map(|zone| json!(zone.value.name())));
+    let mut scope = Object::default();
+    scope.put("sources", policy.scope.sources.as_ref().map(texts));
+    scope.put("interfaces", policy.scope.interfaces.as_ref().map(texts));
+    fields.put("scope", scope.unless_empty());
+    fields.put("allow", allow(&policy.allow));
+    fields.put("deny", deny(&policy.deny));
+    fields.put("labels", map(policy.labels.iter(), |label| json!(label)));
+    fields.put("time_window", policy.time_window.as_ref().map(window));
+    fields.put("domain_time_windows", map(policy.domain_time_windows.iter(), window));
+    fields.put("limits", policy.egress_kbps.as_ref().map(limits));
+    fields.put("hosts", map(policy.hosts.iter(), host));
+    Value::Object(fields.0)
+}
+
+/// SHA-256 of the compact text of [`normalised`], 64 hexadecimal digits.
+pub fn digest(policy: &Policy) -> String {
+    let mut text = String::with_capacity(64);
+    for byte in Sha256::digest(normalised(policy).to_string().as_bytes()) {
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// An object under construction.
+#[derive(Default)]
+struct Object(Map<String, Value>);
+
+impl Object {
+    fn put(&mut self, name: &str, value: Option<Value>) {
+        if let Some(value) = value {
+            self.0.insert(name.to_owned(), value);
+        }
+    }
+
+    fn unless_empty(self) -> Option<Value> {
+        (!self.0.is_empty()).then_some(Value::Object(self.0))
+    }
+}
+
+fn map<'a, K: ToString + 'a, V: 'a>(
+    entries: impl Iterator<Item = (&'a K, &'a V)>,
+    value: impl Fn(&V) -> Value,
+) -> Option<Value> {
+    let mut object = Object::default();
+    for (key, entry) in entries {
+        object.put(&key.to_string(), Some(value(entry)));
+    }
+    object.unless_empty()
+}
+
+fn texts<T: ToString>(list: &List<T>) -> Value {
+    list.entries.iter().map(ToString::to_string).collect()
+}
+
+fn mode(mode: &Located<Mode>) -> Value {
+    json!(match mode.value {
+        Mode::Enforce => "enforce",
+        Mode::Monitor => "monitor",
+    })
+}
+
+fn limits(kbps: &Located<u64>) -> Value {
+    json!({ "egress_kbps": kbps.value })
+}
+
+fn allow(allow: &Allow) -> Option<Value> {
+    let mut fields = Object::default();
+    fields.put("domains", allow.domains.as_ref().map(texts));
+    fields.put("ips", allow.ips.as_ref().map(texts));
+    fields.put("ports", allow.ports.as_ref().map(|ports| ports.entries.iter().copied().collect()));
+    fields.put("domain_lists", allow.domain_lists.as_ref().map(domain_lists));
+    fields.unless_empty()
+}
+
+fn deny(deny: &Deny) -> Option<Value> {
+    let mut fields = Object::default();
+    fields.put("domains", deny.domains.as_ref().map(texts));
+    fields.put("ips", deny.ips.as_ref().map(texts));
+    fields.put("domain_lists", deny.domain_lists.as_ref().map(domain_lists));
+    fields.unless_empty()
+}
+
+fn domain_lists(lists: &List<DomainList>) -> Value {
+    let format = |format: ListFormat| match format {
+        ListFormat::Domains => "domains",
+        ListFormat::Hosts => "hosts",
+        ListFormat::Rpz => "rpz",
+        ListFormat::Adblock => "adblock",
+    };
+    let list = |list: &DomainList| json!({ "name": list.name, "file": list.file, "format": format(list.format) });
+    lists.entries.iter().map(list).collect()
+}
+
+fn window(window: &Located<Window>) -> Value {
+    let window = &window.value;
+    let mut fields = Object::default();
+    // Neither days nor hours would say nothing, and the reader refuses that.
+    if window.days.len() < DAYS.len() || window.hours.is_none() {
+        let names = window.days.iter().map(|day| DAYS[usize::from(day.0) % DAYS.len()]);
+        fields.put("days", Some(names.collect()));
+    }
+    fields.put("start", window.hours.map(|(start, _)| time(start)));
+    fields.put("end", window.hours.map(|(_, end)| time(end)));
+    Value::Object(fields.0)
+}
+
+fn time(time: NaiveTime) -> Value {
+    let format = if time.second() == 0 { "%H:%M" } else { "%H:%M:%S" };
+    json!(time.format(format).to_string())
+}
+
+fn host(host: &Host) -> Value {
+    let mut fields = Object::default();
+    fields.put("sources", Some(texts(&host.sources)));
+    fields.put("allow", allow(&host.allow));
+    fields.put("deny", deny(&host.deny));
+    fields.put("mode", host.mode.as_ref().map(mode));
+    fields.put("time_window", host.time_window.as_ref().map(window));
+    fields.put("domain_time_windows", map(host.domain_time_windows.iter(), window));
+    fields.put("limits", host.egress_kbps.as_ref().map(limits));
+    if let Some(caps) = map(host.caps.iter(), cap) {
+        fields.put("exfil", Some(json!({ "domains": caps })));
+    }
+    Value::Object(fields.0)
+}
+
+fn cap(cap: &Located<Cap>) -> Value {
+    let period = match cap.value.period {
+        Period::Second => "second",
+        Period::Minute => "minute",
+        Period::Hour => "hour",
+        Period::Day => "day",
+    };
+    json!({ "bytes": cap.value.bytes, "period": period })
+}
