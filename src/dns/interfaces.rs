@@ -28,7 +28,9 @@ impl Interfaces {
         {
             return name.clone();
         }
-        let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok()).map(Arc::from);
+        // nix 0.31 says "" for a number that nobody has.
+        let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
+        let name: Option<Arc<str>> = name.filter(|name| !name.is_empty()).map(Arc::from);
         names.retain(|_, (_, when)| now.duration_since(*when) < MEMORY);
         names.insert(index, (name.clone(), now));
         name
