@@ -16,7 +16,7 @@ use clawgress::plan::ir::{Direction, Family, Hook, Key, States, proto};
 use clawgress::plan::ops::Table;
 use clawgress::plan::simulate::{Ending, Packet, Tracked, Tuple, run};
 use clawgress::plan::situation::DnsDoor;
-use clawgress::plan::snapshot::{Address, Snapshot};
+use clawgress::plan::snapshot::{AddressVerdict, Snapshot};
 use clawgress::policy::decision::{Reason, Verdict};
 use clawgress::policy::model::Policy;
 use clawgress::policy::name::Name;
@@ -93,7 +93,7 @@ impl Gateway {
         let good: Vec<IpAddr> = addresses
             .iter()
             .copied()
-            .filter(|address| self.snapshot.judge_address(host, *address) == Address::Lease)
+            .filter(|address| self.snapshot.judge_address(host, *address) == AddressVerdict::Lease)
             .collect();
         let request = LeaseRequest {
             revision: self.state.revision,
