@@ -1,5 +1,6 @@
 //! Clawgress: an egress gateway for AI agents.
 
 pub mod core;
+pub mod nft;
 pub mod plan;
 pub mod policy;
