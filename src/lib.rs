@@ -2,5 +2,6 @@
 
 pub mod core;
 pub mod dns;
+pub mod nft;
 pub mod plan;
 pub mod policy;

@@ -8,3 +8,4 @@ pub mod simulate;
 pub mod situation;
 pub mod snapshot;
 pub mod table;
+pub mod text;
