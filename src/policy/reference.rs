@@ -118,19 +118,8 @@ pub fn decide_address(
     leases: &[Leased<'_>],
 ) -> Decision {
     let rules = policy.effective(host);
-    for list in rules.deny_ips.into_iter().flatten() {
-        if let Some(index) = covering(list, address) {
-            return block(&rules, Reason::Denied, Some(list.entry_path(index)), None);
-        }
-    }
-    match protocol {
-        Some(Protocol::Tcp(port) | Protocol::Udp(port)) if port == 53 || !port_open(&rules, port) => {
-            // Port 53 never means "any resolver": whatever the list says, that traffic goes to our own DNS.
-            let path = rules.ports.map(|list| list.path.clone());
-            return block(&rules, Reason::PortNotAllowed, path, None);
-        }
-        Some(Protocol::Other(_)) => return block(&rules, Reason::PortNotAllowed, None, None),
-        _ => {}
+    if let Some(refused) = refused(&rules, address, protocol) {
+        return refused;
     }
     let allow = |path: Pointer, domain: Option<Pattern>| Decision {
         verdict: Verdict::Allow,
@@ -157,6 +146,44 @@ pub fn decide_address(
         block(&rules, Reason::NoLease, list_path(rules.domains), None)
     } else {
         block(&rules, Reason::NotAllowlisted, list_path(rules.ips), None)
+    }
+}
+
+/// The verdict on what an agent answers to somebody outside the scope who opened `flow` to it. The answers are the
+/// agent's egress, so the opener's address must be in `allow.ips`; no name can stand for it.
+pub fn decide_answer(policy: &Policy, flow: &Flow<'_>) -> Decision {
+    let host = host_of(policy, flow.destination);
+    let rules = policy.effective(host);
+    if let Some(refused) = refused(&rules, flow.source, Some(flow.protocol)) {
+        return refused;
+    }
+    match rules.ips.and_then(|list| covering(list, flow.source).map(|index| list.entry_path(index))) {
+        Some(path) => Decision {
+            verdict: Verdict::Allow,
+            reason: Reason::Allowed,
+            path: Some(path),
+            host: rules.host.cloned(),
+            domain: None,
+            mode: rules.mode,
+        },
+        None => block(&rules, Reason::NotAllowlisted, list_path(rules.ips), None),
+    }
+}
+
+/// What refuses a peer whatever the allowlists say: a denied address, then the protocol and port.
+fn refused(rules: &Effective<'_>, peer: IpAddr, protocol: Option<Protocol>) -> Option<Decision> {
+    for list in rules.deny_ips.into_iter().flatten() {
+        if let Some(index) = covering(list, peer) {
+            return Some(block(rules, Reason::Denied, Some(list.entry_path(index)), None));
+        }
+    }
+    match protocol {
+        // Port 53 never means "any resolver": whatever the list says, that traffic goes to our own DNS.
+        Some(Protocol::Tcp(port) | Protocol::Udp(port)) if port == 53 || !port_open(rules, port) => {
+            Some(block(rules, Reason::PortNotAllowed, rules.ports.map(|list| list.path.clone()), None))
+        }
+        Some(Protocol::Other(_)) => Some(block(rules, Reason::PortNotAllowed, None, None)),
+        _ => None,
     }
 }
 
