@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use tokio::time::{Instant, sleep_until};
 
 use super::address::{Protocol, Upstream};
-use super::encrypted::{Encrypted, tls_config};
+use super::encrypted::Encrypted;
 use super::plain::Plain;
 use super::{Failure, Lookup, Reply};
 use crate::dns::counters::Counters;
@@ -54,11 +54,17 @@ enum Way {
 }
 
 impl Pool {
+    /// `tls` is asked only if an upstream is encrypted.
+    ///
     /// # Errors
-    /// An upstream is encrypted and there is no certificate to trust, with the reason.
-    pub fn new(upstreams: &[Upstream], counters: Arc<Counters>) -> Result<Self, String> {
+    /// What `tls` says.
+    pub fn new(
+        upstreams: &[Upstream],
+        counters: Arc<Counters>,
+        tls: impl FnOnce() -> Result<Arc<ClientConfig>, String>,
+    ) -> Result<Self, String> {
         let encrypted = upstreams.iter().any(|upstream| upstream.protocol != Protocol::Plain);
-        let tls: Option<Arc<ClientConfig>> = if encrypted { Some(tls_config()?) } else { None };
+        let tls = if encrypted { Some(tls()?) } else { None };
         let members = upstreams.iter().map(|upstream| Member {
             way: match &tls {
                 Some(tls) if upstream.protocol != Protocol::Plain => {
