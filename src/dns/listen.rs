@@ -71,7 +71,9 @@ pub enum DnsError {
     #[error("no upstream: name one in dns.upstreams, such as \"tls://9.9.9.9#dns.quad9.net\" ({0})")]
     NoUpstream(String),
     /// Encrypted upstreams cannot be verified.
-    #[error("tls:// and https:// upstreams need certificates to trust: {0}; install ca-certificates or set SSL_CERT_FILE")]
+    #[error(
+        "tls:// and https:// upstreams need certificates to trust: {0}; install ca-certificates or set SSL_CERT_FILE"
+    )]
     NoCertificates(String),
 }
 

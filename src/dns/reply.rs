@@ -104,7 +104,8 @@ fn refusal_soa(owner: &WireName) -> Record {
     let name = |text: &str| WireName::from_ascii(text).unwrap_or_default();
     let ttl = REFUSAL_TTL;
     let seconds = REFUSAL_TTL as i32;
-    let soa = SOA::new(name("clawgress.invalid."), name("hostmaster.clawgress.invalid."), 1, seconds, seconds, 86400, ttl);
+    let soa =
+        SOA::new(name("clawgress.invalid."), name("hostmaster.clawgress.invalid."), 1, seconds, seconds, 86400, ttl);
     Record::from_rdata(owner.clone(), ttl, RData::SOA(soa))
 }
 

@@ -88,12 +88,13 @@ impl<J: Judge, L: Leaser> Service<J, L> {
             Parsed::Query(query) => query,
         };
         Counters::bump(&self.counters.queries);
-        let host = match self.rule(&query, &client) {
+        let (host, enforced) = match self.rule(&query, &client) {
             Ruling::Reply(bytes) => return Step::Ready(bytes),
-            Ruling::Unpoliced(host) | Ruling::Allowed(_, host, _) => host,
+            Ruling::Unpoliced(host) => (host, false),
+            Ruling::Allowed(_, host, decision) => (host, decision.mode == Mode::Enforce),
         };
         Counters::bump(&self.counters.allowed);
-        if let Some(bytes) = without_upstream(&query) {
+        if enforced && let Some(bytes) = without_upstream(&query) {
             return Step::Ready(bytes);
         }
         match self.pending.admit(host) {
@@ -175,13 +176,8 @@ impl<J: Judge, L: Leaser> Service<J, L> {
         host: HostId,
         decision: &Decision,
     ) -> Result<Vec<u8>, LeaseError> {
-        let asked = Asked {
-            name: &query.name,
-            kind: query.kind,
-            dnssec_ok: query.dnssec_ok(),
-            host,
-            allowed: decision,
-        };
+        let asked =
+            Asked { name: &query.name, kind: query.kind, dnssec_ok: query.dnssec_ok(), host, allowed: decision };
         let filtered = match filter(upstream, age, asked, judge) {
             Outcome::Pass(filtered) => filtered,
             Outcome::Block(decision, subject) => return Ok(self.blocked(query, &decision, Some(&subject))),
@@ -255,12 +251,12 @@ impl<J: Judge, L: Leaser> Service<J, L> {
 
 /// The refusal of types that are served to nobody: zone transfers, and NULL, which carries nothing but tunnels.
 fn not_served(query: &Query) -> Option<Vec<u8>> {
-    matches!(query.kind, RecordType::AXFR | RecordType::IXFR | RecordType::NULL).then(|| {
-        reply::failure(query, ResponseCode::Refused, Ede::NotSupported, "this type of query is not served")
-    })
+    matches!(query.kind, RecordType::AXFR | RecordType::IXFR | RecordType::NULL)
+        .then(|| reply::failure(query, ResponseCode::Refused, Ede::NotSupported, "this type of query is not served"))
 }
 
-/// The answer for types that no upstream is asked for: ANY is minimal, and what is not listed here does not exist.
+/// The answer for types that no upstream is asked for where a policy is enforced: ANY is minimal, and what is not listed
+/// here does not exist.
 fn without_upstream(query: &Query) -> Option<Vec<u8>> {
     match query.kind {
         RecordType::A

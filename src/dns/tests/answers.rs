@@ -129,11 +129,24 @@ async fn addresses_inside_are_not_told() {
 
 fn service(target: &str, hints: &[&str]) -> Record {
     let params = vec![
-        (SvcParamKey::Mandatory, SvcParamValue::Mandatory(Mandatory(vec![SvcParamKey::Alpn, SvcParamKey::Ipv4Hint, SvcParamKey::EchConfigList]))),
+        (
+            SvcParamKey::Mandatory,
+            SvcParamValue::Mandatory(Mandatory(vec![
+                SvcParamKey::Alpn,
+                SvcParamKey::Ipv4Hint,
+                SvcParamKey::EchConfigList,
+            ])),
+        ),
         (SvcParamKey::Alpn, SvcParamValue::Alpn(Alpn(vec!["h2".to_owned()]))),
-        (SvcParamKey::Ipv4Hint, SvcParamValue::Ipv4Hint(IpHint(hints.iter().map(|hint| A(hint.parse().unwrap())).collect()))),
+        (
+            SvcParamKey::Ipv4Hint,
+            SvcParamValue::Ipv4Hint(IpHint(hints.iter().map(|hint| A(hint.parse().unwrap())).collect())),
+        ),
         (SvcParamKey::EchConfigList, SvcParamValue::EchConfigList(EchConfigList(vec![1, 2, 3]))),
-        (SvcParamKey::Ipv6Hint, SvcParamValue::Ipv6Hint(IpHint(vec![AAAA("2001:db8::5".parse().unwrap()), AAAA("::1".parse().unwrap())]))),
+        (
+            SvcParamKey::Ipv6Hint,
+            SvcParamValue::Ipv6Hint(IpHint(vec![AAAA("2001:db8::5".parse().unwrap()), AAAA("::1".parse().unwrap())])),
+        ),
     ];
     record("allowed.example", 300, RData::HTTPS(HTTPS(SVCB::new(1, n(target), params))))
 }

@@ -150,7 +150,7 @@ async fn a_wrong_certificate_is_not_talked_to() {
     let upstream = tls().await;
     let other = Upstream::start(|asked, _| now(reply(asked, vec![a("allowed.example", 60, "192.0.2.2")]))).await;
     let wrong = format!("tls://{}#other.test", upstream.address);
-    let answer = gateway(&[wrong.clone()]).a("allowed.example").await;
+    let answer = gateway(std::slice::from_ref(&wrong)).a("allowed.example").await;
     assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
     let (code, text) = ede(&answer).unwrap();
     assert!(code == 23 && text.contains("cannot be asked"), "{text}");

@@ -71,7 +71,8 @@ async fn no_policy_no_answer() {
 #[tokio::test]
 async fn out_of_scope_is_refused_or_forwarded_unfiltered() {
     let upstream =
-        Upstream::start(|asked, _| now(reply(asked, vec![a(&asked.queries[0].name.to_ascii(), 300, "10.0.0.1")]))).await;
+        Upstream::start(|asked, _| now(reply(asked, vec![a(&asked.queries[0].name.to_ascii(), 300, "10.0.0.1")])))
+            .await;
     let gateway = Gateway::start(Table::default(), &[&upstream]);
     let answer = gateway.ask_from("127.9.0.1:0", &question("any.example", RecordType::A)).await;
     assert_eq!((answer.metadata.response_code, ede(&answer).unwrap().0), (ResponseCode::Refused, 18));
@@ -82,6 +83,8 @@ async fn out_of_scope_is_refused_or_forwarded_unfiltered() {
     let answer = gateway.ask_from("127.9.0.1:0", &question("any.example", RecordType::A)).await;
     assert_eq!(told(&answer), ["10.0.0.1"]);
     assert!(gateway.kernel.asked().is_empty(), "nothing to lease for strangers");
+    gateway.ask_from("127.9.0.1:0", &question("other.example", RecordType::NAPTR)).await;
+    assert_eq!(upstream.asked(), ["any.example.", "other.example."], "whatever the type");
     let answer = gateway.a("any.example").await;
     assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain, "the agent is policed all the same");
 }
@@ -183,7 +186,8 @@ async fn a_wildcard_socket_answers_from_the_address_asked() {
 async fn a_taken_port_is_named() {
     let other = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = other.local_addr().unwrap();
-    let Err(error) = bind(&settings(&address.to_string(), &["192.0.2.1".to_owned()]), Counters::default().into()) else {
+    let Err(error) = bind(&settings(&address.to_string(), &["192.0.2.1".to_owned()]), Counters::default().into())
+    else {
         panic!("the port was taken twice")
     };
     let text = error.to_string();

@@ -116,7 +116,8 @@ async fn forged_answers_are_passed_over() {
 #[tokio::test]
 async fn names_go_out_scrambled_and_a_changed_spelling_is_checked_by_tcp() {
     let upstream = Upstream::start(|asked, via| {
-        let mut answer = reply(asked, vec![a("allowed.example", 300, if via == Via::Tcp { "192.0.2.1" } else { "192.0.2.66" })]);
+        let mut answer =
+            reply(asked, vec![a("allowed.example", 300, if via == Via::Tcp { "192.0.2.1" } else { "192.0.2.66" })]);
         if via == Via::Udp {
             answer.queries[0].name = answer.queries[0].name.to_lowercase();
         }

@@ -70,7 +70,11 @@ impl FromStr for Upstream {
             "" => PORTS.0,
             "tls" => PORTS.1,
             "https" => PORTS.2,
-            other => return Err(fail(format!("{other}:// is not known; use ADDRESS, tls://ADDRESS#NAME or https://ADDRESS/PATH#NAME"))),
+            other => {
+                return Err(fail(format!(
+                    "{other}:// is not known; use ADDRESS, tls://ADDRESS#NAME or https://ADDRESS/PATH#NAME"
+                )));
+            }
         };
         if scheme.is_empty() && name.is_some() {
             return Err(fail("a name after # only goes with tls:// or https://".to_owned()));

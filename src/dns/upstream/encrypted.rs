@@ -53,7 +53,14 @@ struct Line {
 
 impl Encrypted {
     pub fn new(address: SocketAddr, protocol: Protocol, tls: Arc<ClientConfig>) -> Self {
-        Self { address, protocol, tls, provider: TokioRuntimeProvider::new(), line: Mutex::default(), unanswered: AtomicU32::new(0) }
+        Self {
+            address,
+            protocol,
+            tls,
+            provider: TokioRuntimeProvider::new(),
+            line: Mutex::default(),
+            unanswered: AtomicU32::new(0),
+        }
     }
 
     /// Asks once; on a connection that the other side has closed meanwhile, once more on a new one.
@@ -142,9 +149,8 @@ impl Encrypted {
     ) -> Result<DnsExchange<TokioRuntimeProvider>, NetError> {
         let name = ServerName::try_from(name.to_owned()).map_err(|error| NetError::from(error.to_string()))?;
         let (stream, handle) = tls_client_connect(self.address, name, Arc::clone(&self.tls), provider.clone());
-        let multiplexer = DnsMultiplexer::new(stream.await?, handle)
-            .with_timeout(ANSWER_TIME)
-            .with_max_active_requests(MAX_OPEN);
+        let multiplexer =
+            DnsMultiplexer::new(stream.await?, handle).with_timeout(ANSWER_TIME).with_max_active_requests(MAX_OPEN);
         let (exchange, background) = DnsExchange::<TokioRuntimeProvider>::from_stream(multiplexer);
         provider.create_handle().spawn_bg(background);
         Ok(exchange)

@@ -57,7 +57,8 @@ impl Plain {
         socket.send(&bytes).await.map_err(|error| self.broken(&error))?;
         loop {
             // "Nobody there" (ICMP) wakes only those who wait for errors too.
-            let ready = socket.ready(Interest::READABLE | Interest::ERROR).await.map_err(|error| self.broken(&error))?;
+            let ready =
+                socket.ready(Interest::READABLE | Interest::ERROR).await.map_err(|error| self.broken(&error))?;
             if ready.is_error() {
                 if let Ok(Some(error)) = socket.take_error() {
                     return Err(self.broken(&error));

@@ -76,7 +76,11 @@ pub(super) fn compare(question: &Message, message: &Message) -> Match {
                 && told.query_class == DNSClass::IN
                 && told.name == asked.name =>
         {
-            if told.name.eq_case(&asked.name) { Match::Exact } else { Match::Spelling }
+            if told.name.eq_case(&asked.name) {
+                Match::Exact
+            } else {
+                Match::Spelling
+            }
         }
         _ => Match::No,
     }
