@@ -42,7 +42,7 @@ pub(super) fn report_space() -> Vec<u8> {
 }
 
 /// Receives one datagram; does not wait.
-pub(super) fn receive(socket: &impl AsRawFd, buffer: &mut [u8], report: &mut Vec<u8>) -> io::Result<Head> {
+pub(super) fn receive(socket: &impl AsRawFd, buffer: &mut [u8], report: &mut [u8]) -> io::Result<Head> {
     let mut parts = [IoSliceMut::new(buffer)];
     let got = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(report), MsgFlags::MSG_DONTWAIT)?;
     let mut head = Head {

@@ -15,8 +15,11 @@ const MEMORY: Duration = Duration::from_secs(1);
 /// Names of interfaces by number, remembered for a moment.
 #[derive(Default)]
 pub(super) struct Interfaces {
-    names: Mutex<HashMap<u32, (Option<Arc<str>>, Instant)>>,
+    names: Mutex<HashMap<u32, Known>>,
 }
+
+/// A name, if there is one, and when it was asked for.
+type Known = (Option<Arc<str>>, Instant);
 
 impl Interfaces {
     /// The name of interface `index`; `None`: there is none.

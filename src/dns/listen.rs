@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rustls::ClientConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
@@ -19,7 +20,7 @@ use super::resolver::Resolver;
 use super::service::{JudgeSource, Service};
 use super::settings::{OutOfScope, Settings};
 use super::tcp::Connections;
-use super::upstream::{Pool, from_resolv_conf};
+use super::upstream::{Pool, from_resolv_conf, tls_config};
 use super::{tcp, udp};
 use crate::core::judge::Judge;
 use crate::core::lease::Leaser;
@@ -90,6 +91,15 @@ pub struct Bound {
 /// # Errors
 /// An address cannot be had, or there is no upstream to ask.
 pub fn bind(settings: &Settings, counters: Arc<Counters>) -> Result<Bound, DnsError> {
+    bind_with(settings, counters, tls_config)
+}
+
+/// [`bind`] with a TLS of the caller's for encrypted upstreams.
+pub(super) fn bind_with(
+    settings: &Settings,
+    counters: Arc<Counters>,
+    tls: impl FnOnce() -> Result<Arc<ClientConfig>, String>,
+) -> Result<Bound, DnsError> {
     if settings.listen.is_empty() {
         return Err(DnsError::NoAddress);
     }
@@ -110,7 +120,7 @@ pub fn bind(settings: &Settings, counters: Arc<Counters>) -> Result<Bound, DnsEr
     if upstreams.is_empty() {
         return Err(DnsError::NoUpstream(format!("{RESOLV_CONF} names none but this machine")));
     }
-    let pool = Pool::new(&upstreams, Arc::clone(&counters)).map_err(DnsError::NoCertificates)?;
+    let pool = Pool::new(&upstreams, Arc::clone(&counters), tls).map_err(DnsError::NoCertificates)?;
     Ok(Bound { udp, tcp, pool, out_of_scope: settings.out_of_scope, counters })
 }
 

@@ -111,29 +111,36 @@ fn refusal_soa(owner: &WireName) -> Record {
 
 /// Encodes within the client's limit: the explanation goes first, then every record (TC: ask again by TCP).
 fn seal(query: &Query, mut message: Message, reason: Option<(Ede, &str)>) -> Vec<u8> {
-    if let (Some(edns), Some((ede, text))) = (&mut message.edns, reason) {
+    let explain = |edns: &mut Edns, ede: Ede, text: &str| {
         let mut data = (ede as u16).to_be_bytes().to_vec();
         data.extend(shorten(text).as_bytes());
-        edns.options_mut().insert(EdnsOption::Unknown(EDE_OPTION, data));
-    }
-    if let Some(bytes) = fitting(&message, query.limit) {
-        return bytes;
-    }
-    if let (Some(edns), Some((ede, _))) = (&mut message.edns, reason) {
         edns.options_mut().options.clear();
-        edns.options_mut().insert(EdnsOption::Unknown(EDE_OPTION, (ede as u16).to_be_bytes().to_vec()));
-        if let Some(bytes) = fitting(&message, query.limit) {
-            return bytes;
+        edns.options_mut().insert(EdnsOption::Unknown(EDE_OPTION, data));
+    };
+    let texts = reason.map_or([None, None], |(ede, text)| [Some((ede, text)), Some((ede, ""))]);
+    for text in texts {
+        if let (Some(edns), Some((ede, text))) = (&mut message.edns, text) {
+            explain(edns, ede, text);
+        }
+        match message.to_vec() {
+            Ok(bytes) if bytes.len() <= query.limit => return bytes,
+            Ok(_) => {}
+            // Records that cannot be written, whatever the room: TCP would not help.
+            Err(_) => {
+                message.metadata.response_code = ResponseCode::ServFail;
+                return bare(message, false);
+            }
         }
     }
-    message.answers.clear();
-    message.authorities.clear();
-    message.metadata.truncation = true;
-    fitting(&message, query.limit).unwrap_or_default()
+    bare(message, true)
 }
 
-fn fitting(message: &Message, limit: usize) -> Option<Vec<u8>> {
-    message.to_vec().ok().filter(|bytes| bytes.len() <= limit)
+/// The message without records.
+fn bare(mut message: Message, truncated: bool) -> Vec<u8> {
+    message.answers.clear();
+    message.authorities.clear();
+    message.metadata.truncation = truncated;
+    message.to_vec().unwrap_or_default()
 }
 
 fn shorten(text: &str) -> &str {

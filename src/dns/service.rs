@@ -88,12 +88,13 @@ impl<J: Judge, L: Leaser> Service<J, L> {
             Parsed::Query(query) => query,
         };
         Counters::bump(&self.counters.queries);
-        let host = match self.rule(&query, &client) {
+        let (host, enforced) = match self.rule(&query, &client) {
             Ruling::Reply(bytes) => return Step::Ready(bytes),
-            Ruling::Unpoliced(host) | Ruling::Allowed(_, host, _) => host,
+            Ruling::Unpoliced(host) => (host, false),
+            Ruling::Allowed(_, host, decision) => (host, decision.mode == Mode::Enforce),
         };
         Counters::bump(&self.counters.allowed);
-        if let Some(bytes) = without_upstream(&query) {
+        if enforced && let Some(bytes) = without_upstream(&query) {
             return Step::Ready(bytes);
         }
         match self.pending.admit(host) {
@@ -255,7 +256,8 @@ fn not_served(query: &Query) -> Option<Vec<u8>> {
         .then(|| reply::failure(query, ResponseCode::Refused, Ede::NotSupported, "this type of query is not served"))
 }
 
-/// The answer for types that no upstream is asked for: ANY is minimal, and what is not listed here does not exist.
+/// The answer for types that no upstream is asked for where a policy is enforced: ANY is minimal, and what is not listed
+/// here does not exist.
 fn without_upstream(query: &Query) -> Option<Vec<u8>> {
     match query.kind {
         RecordType::A

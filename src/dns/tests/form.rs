@@ -83,6 +83,8 @@ async fn out_of_scope_is_refused_or_forwarded_unfiltered() {
     let answer = gateway.ask_from("127.9.0.1:0", &question("any.example", RecordType::A)).await;
     assert_eq!(told(&answer), ["10.0.0.1"]);
     assert!(gateway.kernel.asked().is_empty(), "nothing to lease for strangers");
+    gateway.ask_from("127.9.0.1:0", &question("other.example", RecordType::NAPTR)).await;
+    assert_eq!(upstream.asked(), ["any.example.", "other.example."], "whatever the type");
     let answer = gateway.a("any.example").await;
     assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain, "the agent is policed all the same");
 }

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::doubles::{Kernel, Table};
 use super::wire::question;
-use crate::dns::{Counters, OutOfScope, Settings, bind};
+use crate::dns::{Bound, Counters, OutOfScope, Settings, bind};
 
 pub struct Gateway {
     pub address: SocketAddr,
@@ -44,8 +44,12 @@ impl Gateway {
     }
 
     pub fn with(table: Option<Table>, settings: &Settings) -> Self {
-        let (counters, kernel) = (Arc::new(Counters::default()), Arc::new(Kernel::default()));
-        let bound = bind(settings, Arc::clone(&counters)).unwrap();
+        let counters = Arc::new(Counters::default());
+        Self::serve(table, bind(settings, Arc::clone(&counters)).unwrap(), counters)
+    }
+
+    pub fn serve(table: Option<Table>, bound: Bound, counters: Arc<Counters>) -> Self {
+        let kernel = Arc::new(Kernel::default());
         let address = bound.addresses()[0];
         let judge = Arc::new(ArcSwapOption::from(table.map(Arc::new)));
         let task = tokio::spawn(bound.serve(Arc::clone(&judge), Arc::clone(&kernel), std::future::pending()));

@@ -35,6 +35,8 @@ pub(super) struct Encrypted {
     address: SocketAddr,
     protocol: Protocol,
     tls: Arc<ClientConfig>,
+    /// Holds the tasks of the connections; they end with it.
+    provider: TokioRuntimeProvider,
     line: Mutex<Line>,
     /// Questions since the last answer.
     unanswered: AtomicU32,
@@ -51,7 +53,14 @@ struct Line {
 
 impl Encrypted {
     pub fn new(address: SocketAddr, protocol: Protocol, tls: Arc<ClientConfig>) -> Self {
-        Self { address, protocol, tls, line: Mutex::default(), unanswered: AtomicU32::new(0) }
+        Self {
+            address,
+            protocol,
+            tls,
+            provider: TokioRuntimeProvider::new(),
+            line: Mutex::default(),
+            unanswered: AtomicU32::new(0),
+        }
     }
 
     /// Asks once; on a connection that the other side has closed meanwhile, once more on a new one.
@@ -120,7 +129,7 @@ impl Encrypted {
     }
 
     async fn connect(&self) -> Result<DnsExchange<TokioRuntimeProvider>, NetError> {
-        let provider = TokioRuntimeProvider::new();
+        let provider = self.provider.clone();
         match &self.protocol {
             Protocol::Https(name, path) => {
                 let mut builder = HttpsClientStream::builder(Arc::clone(&self.tls), provider);
@@ -163,7 +172,7 @@ impl Encrypted {
 ///
 /// # Errors
 /// There is no certificate to trust, with the reason.
-pub(super) fn tls_config() -> Result<Arc<ClientConfig>, String> {
+pub(in crate::dns) fn tls_config() -> Result<Arc<ClientConfig>, String> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     let (added, _) = roots.add_parsable_certificates(found.certs);
@@ -171,6 +180,14 @@ pub(super) fn tls_config() -> Result<Arc<ClientConfig>, String> {
         let why = found.errors.first().map_or_else(|| "none is installed".to_owned(), ToString::to_string);
         return Err(why);
     }
+    tls_trusting(roots)
+}
+
+/// TLS that trusts exactly these roots.
+///
+/// # Errors
+/// The library does not like its own defaults, with the reason.
+pub(in crate::dns) fn tls_trusting(roots: RootCertStore) -> Result<Arc<ClientConfig>, String> {
     ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map(|builder| Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))

@@ -13,6 +13,9 @@ use hickory_proto::op::Message;
 use hickory_proto::rr::{Name as WireName, RecordType};
 
 pub use address::{Upstream, UpstreamError};
+pub(super) use encrypted::tls_config;
+#[cfg(test)]
+pub(super) use encrypted::tls_trusting;
 pub(super) use pool::Pool;
 pub(super) use resolv::from_resolv_conf;
 

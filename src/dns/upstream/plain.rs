@@ -1,11 +1,11 @@
 //! UDP, and TCP where an answer does not fit or its spelling raises doubt.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hickory_proto::op::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, UdpSocket};
 
 use super::wire::{Match, compare, question, random_id, scrambled};
@@ -56,7 +56,16 @@ impl Plain {
         let bytes = asked.to_vec().map_err(|error| Failure::Network(error.to_string()))?;
         socket.send(&bytes).await.map_err(|error| self.broken(&error))?;
         loop {
-            socket.readable().await.map_err(|error| self.broken(&error))?;
+            // "Nobody there" (ICMP) wakes only those who wait for errors too.
+            let ready =
+                socket.ready(Interest::READABLE | Interest::ERROR).await.map_err(|error| self.broken(&error))?;
+            if ready.is_error() {
+                if let Ok(Some(error)) = socket.take_error() {
+                    return Err(self.broken(&error));
+                }
+                // It was a false alarm: say so, or the next wait ends at once.
+                let _ = socket.try_io(Interest::ERROR, || io::Result::<()>::Err(ErrorKind::WouldBlock.into()));
+            }
             // The buffer lives between two awaits only: thousands of questions may wait at once.
             let mut buffer = [0_u8; DATAGRAM];
             let length = match socket.try_recv(&mut buffer) {

@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use tokio::time::{Instant, sleep_until};
 
 use super::address::{Protocol, Upstream};
-use super::encrypted::{Encrypted, tls_config};
+use super::encrypted::Encrypted;
 use super::plain::Plain;
 use super::{Failure, Lookup, Reply};
 use crate::dns::counters::Counters;
@@ -54,11 +54,17 @@ enum Way {
 }
 
 impl Pool {
+    /// `tls` is asked only if an upstream is encrypted.
+    ///
     /// # Errors
-    /// An upstream is encrypted and there is no certificate to trust, with the reason.
-    pub fn new(upstreams: &[Upstream], counters: Arc<Counters>) -> Result<Self, String> {
+    /// What `tls` says.
+    pub fn new(
+        upstreams: &[Upstream],
+        counters: Arc<Counters>,
+        tls: impl FnOnce() -> Result<Arc<ClientConfig>, String>,
+    ) -> Result<Self, String> {
         let encrypted = upstreams.iter().any(|upstream| upstream.protocol != Protocol::Plain);
-        let tls: Option<Arc<ClientConfig>> = if encrypted { Some(tls_config()?) } else { None };
+        let tls = if encrypted { Some(tls()?) } else { None };
         let members = upstreams.iter().map(|upstream| Member {
             way: match &tls {
                 Some(tls) if upstream.protocol != Protocol::Plain => {
@@ -80,15 +86,17 @@ impl Pool {
         let plan: Vec<usize> = order.iter().copied().cycle().take(MAX_ATTEMPTS).collect();
         let mut open = FuturesUnordered::new();
         let mut failure = Failure::Network("there is no upstream".to_owned());
-        let (mut sent, mut next_at, mut spacing) = (0, Instant::now(), 1);
+        let (mut sent, mut next_at, mut spacing) = (0, Instant::now(), 0);
         loop {
             if let Some(&index) = plan.get(sent)
                 && (open.is_empty() || Instant::now() >= next_at)
             {
                 Counters::bump(&self.counters.upstream_queries);
                 open.push(self.attempt(index, lookup));
-                next_at = Instant::now() + self.members[index].patience(order.len() == 1) * spacing;
-                (sent, spacing) = (sent + 1, spacing * 2);
+                sent += 1;
+                spacing = (spacing * 2).max(1);
+                let all_asked = sent >= order.len();
+                next_at = Instant::now() + self.members[index].patience(all_asked) * spacing;
                 continue;
             }
             if open.is_empty() {
@@ -157,13 +165,13 @@ impl Pool {
 }
 
 impl Member {
-    /// How long to wait for this upstream before somebody is asked again.
-    fn patience(&self, alone: bool) -> Duration {
+    /// How long to wait for this upstream before the next is asked, or, if all were asked, one is asked again.
+    fn patience(&self, all_asked: bool) -> Duration {
         let usual = match self.usual.load(Ordering::Relaxed) {
             0 => FIRST_GUESS,
             micros => Duration::from_micros(micros.into()),
         };
-        (2 * usual).max(if alone { SAME_PATIENCE } else { LEAST_PATIENCE })
+        (2 * usual).max(if all_asked { SAME_PATIENCE } else { LEAST_PATIENCE })
     }
 
     fn answered(&self, took: Duration) {

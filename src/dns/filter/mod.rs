@@ -6,12 +6,13 @@
 //! chain, so that no client remembers an address for longer than its lease. The AD bit is never passed on: the
 //! path to the upstream does not vouch for it.
 
+mod service;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::rdata::svcb::{IpHint, SvcParamKey, SvcParamValue};
-use hickory_proto::rr::rdata::{A, AAAA, HTTPS, SVCB};
+use hickory_proto::rr::rdata::{A, AAAA, HTTPS};
 use hickory_proto::rr::{DNSClass, Name as WireName, RData, Record, RecordType};
 
 use super::query::policy_name;
@@ -136,19 +137,21 @@ pub fn filter<J: Judge + ?Sized>(upstream: &Message, age: u32, asked: Asked<'_>,
 /// The names from the one asked for to the last alias; `None`: a loop, or too long.
 fn chain(answers: &[Record], asked: &Asked<'_>) -> Option<Vec<WireName>> {
     let mut chain = vec![asked.name.clone()];
-    while asked.kind != RecordType::CNAME {
+    if asked.kind == RecordType::CNAME {
+        return Some(chain);
+    }
+    loop {
         let last = chain.last()?;
         let next = answers.iter().find_map(|record| match &record.data {
             RData::CNAME(target) if record.dns_class == DNSClass::IN && record.name == *last => Some(&target.0),
             _ => None,
         });
-        let Some(next) = next else { break };
+        let Some(next) = next else { return Some(chain) };
         if chain.len() > MAX_CHAIN || chain.contains(next) {
             return None;
         }
         chain.push(next.clone());
     }
-    Some(chain)
 }
 
 impl Asked<'_> {
@@ -274,50 +277,6 @@ impl<J: Judge + ?Sized> Filter<'_, J> {
         }
     }
 
-    /// A service binding without `ech` and with only those address hints that are leased with this answer. Hints for a
-    /// name that is not on the chain go: the agent asks for that name itself, if it may.
-    fn service(&mut self, record: &Record, service: &SVCB, wrap: impl Fn(SVCB) -> RData) -> Option<Record> {
-        if !self.target(&service.target_name) {
-            self.changed = true;
-            return None;
-        }
-        let own = service.target_name.is_root() || self.chain.contains(&service.target_name);
-        let mut params = Vec::with_capacity(service.svc_params.len());
-        for (key, value) in &service.svc_params {
-            match value {
-                SvcParamValue::EchConfigList(_) => {}
-                SvcParamValue::Ipv4Hint(IpHint(hints)) => {
-                    let told: Vec<A> = hints.iter().copied().filter(|hint| own && self.hint(hint.0.into())).collect();
-                    if !told.is_empty() {
-                        params.push((*key, SvcParamValue::Ipv4Hint(IpHint(told))));
-                    }
-                }
-                SvcParamValue::Ipv6Hint(IpHint(hints)) => {
-                    let told: Vec<AAAA> =
-                        hints.iter().copied().filter(|hint| own && self.hint(hint.0.into())).collect();
-                    if !told.is_empty() {
-                        params.push((*key, SvcParamValue::Ipv6Hint(IpHint(told))));
-                    }
-                }
-                _ if matches!(key, SvcParamKey::EchConfigList | SvcParamKey::Ipv4Hint | SvcParamKey::Ipv6Hint) => {}
-                _ => params.push((*key, value.clone())),
-            }
-        }
-        keep_mandatory_true(&mut params);
-        self.changed |= params != service.svc_params;
-        let mut told = record.clone();
-        told.data = wrap(SVCB::new(service.svc_priority, service.target_name.clone(), params));
-        Some(told)
-    }
-
-    /// A hint may be told like an address, but a bad one is no reason to refuse the answer.
-    fn hint(&mut self, address: IpAddr) -> bool {
-        let before = self.refused.take();
-        let told = self.address(address);
-        self.refused = before;
-        told
-    }
-
     /// The SOA of a negative answer (RFC 2308 section 3), with a short life.
     fn proof_of_nothing(&self, upstream: &Message, age: u32) -> Vec<Record> {
         let end = self.chain.last().unwrap_or(self.asked.name);
@@ -337,16 +296,4 @@ impl<J: Judge + ?Sized> Filter<'_, J> {
 pub(super) fn negative_ttl(soa: &Record) -> u32 {
     let minimum = if let RData::SOA(data) = &soa.data { data.minimum } else { 0 };
     soa.ttl.min(minimum).clamp(*NEGATIVE_TTL.start(), *NEGATIVE_TTL.end())
-}
-
-/// `mandatory` may name only keys that are there (RFC 9460 section 8).
-fn keep_mandatory_true(params: &mut Vec<(SvcParamKey, SvcParamValue)>) {
-    let present: Vec<SvcParamKey> = params.iter().map(|(key, _)| *key).collect();
-    params.retain_mut(|(_, value)| match value {
-        SvcParamValue::Mandatory(keys) => {
-            keys.0.retain(|key| present.contains(key));
-            !keys.0.is_empty()
-        }
-        _ => true,
-    });
 }
