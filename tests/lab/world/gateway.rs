@@ -70,7 +70,8 @@ pub struct Gateway {
 
 impl Gateway {
     pub(super) fn new(netns: Arc<Netns>) -> Self {
-        let dir = tempfile::Builder::new().prefix("clawgress-lab-").tempdir().expect("the temporary directory is writable");
+        let dir =
+            tempfile::Builder::new().prefix("clawgress-lab-").tempdir().expect("the temporary directory is writable");
         let this = Self { servers: Servers::new(netns.clone()), netns, dir, daemon: None };
         for part in ["state", "run"] {
             std::fs::create_dir(this.path(part)).expect("the temporary directory is writable");

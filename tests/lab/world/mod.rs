@@ -177,7 +177,8 @@ fn lan_host(netns: Arc<Netns>, n: u8) -> Agent {
 
 fn internet(netns: Arc<Netns>) -> Internet {
     let mut lines = String::from("link set lo up\n");
-    lines += &format!("addr add {}/30 dev eth0\naddr add {}/64 dev eth0 nodad\nlink set eth0 up\n", OUTSIDE[0], OUTSIDE[1]);
+    lines +=
+        &format!("addr add {}/30 dev eth0\naddr add {}/64 dev eth0 nodad\nlink set eth0 up\n", OUTSIDE[0], OUTSIDE[1]);
     lines += "route add default via 45.60.255.1\nroute add default via 2606:4700:ffff::1\n";
     // Whole networks are local here, so that a test may use any address without asking for it first.
     for network in PUBLIC.iter().chain(&UPSTREAM).chain(&FOREIGN) {

@@ -84,10 +84,7 @@ impl Netns {
     }
 
     /// Like [`Netns::enter`] for work that goes on after the call.
-    pub fn spawn<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> std::thread::JoinHandle<T> {
+    pub fn spawn<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> std::thread::JoinHandle<T> {
         let handle = self.handle.try_clone().expect("file descriptors are left");
         std::thread::spawn(move || {
             setns(&handle, CloneFlags::CLONE_NEWNET).expect("root may enter a namespace");

@@ -99,7 +99,9 @@ impl Resolver {
                 .map(|&address| address_record(name, address, ttl))
                 .filter(|record| record.record_type() == kind)
                 .collect();
-            self.script(name, kind, move |turn| records.get(turn % records.len().max(1)).cloned().into_iter().collect());
+            self.script(name, kind, move |turn| {
+                records.get(turn % records.len().max(1)).cloned().into_iter().collect()
+            });
         }
     }
 
@@ -178,7 +180,9 @@ impl Zone {
             kind: query.query_type,
             tcp,
             from,
-            options: edns.map(|e| e.options().as_ref().iter().map(|(code, _)| u16::from(*code)).collect()).unwrap_or_default(),
+            options: edns
+                .map(|e| e.options().as_ref().iter().map(|(code, _)| u16::from(*code)).collect())
+                .unwrap_or_default(),
         });
         if self.silent {
             return None;

@@ -73,7 +73,8 @@ impl Servers {
             let mut packet = [0; DATAGRAM];
             while !over.load(Ordering::Relaxed) {
                 if let Ok(20..) = socket.read(&mut packet) {
-                    let address = |at: usize| IpAddr::from([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]);
+                    let address =
+                        |at: usize| IpAddr::from([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]);
                     note(&arrivals, Arrival { protocol, from: address(12), to: address(16), port: 0 });
                 }
             }
@@ -176,8 +177,7 @@ fn serve_udp(socket: &UdpSocket, port: u16, over: &AtomicBool, arrivals: &Mutex<
 fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> Option<(usize, SocketAddrV6, in6_pktinfo)> {
     let mut space = cmsg_space!(in6_pktinfo);
     let mut data = [std::io::IoSliceMut::new(buffer)];
-    let got =
-        recvmsg::<SockaddrIn6>(socket.as_raw_fd(), &mut data, Some(&mut space), MsgFlags::empty()).ok()?;
+    let got = recvmsg::<SockaddrIn6>(socket.as_raw_fd(), &mut data, Some(&mut space), MsgFlags::empty()).ok()?;
     let asked = got.cmsgs().ok()?.find_map(|message| match message {
         ControlMessageOwned::Ipv6PacketInfo(info) => Some(info),
         _ => None,
