@@ -16,4 +16,33 @@ macro_rules! world {
     };
 }
 
+/// A public address and a second one, and the same for IPv6.
+const SITE: &str = "93.184.216.34";
+const SITE6: &str = "2606:4700::34";
+const OTHER: &str = "93.184.216.99";
+const OTHER6: &str = "2606:4700::99";
+/// What agents a and b send from.
+const A: [&str; 2] = ["192.168.10.10/32", "fd00:10::10/128"];
+const B: [&str; 2] = ["192.168.11.10/32", "fd00:11::10/128"];
+/// The segments of a and b, without that of bystander c.
+const AGENTS: [&str; 4] = ["192.168.10.0/24", "192.168.11.0/24", "fd00:10::/64", "fd00:11::/64"];
+
+/// How often a test repeats what must go right every time; `LAB_ROUNDS` overrides it.
+fn rounds(usual: usize) -> usize {
+    std::env::var("LAB_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+mod deny;
+mod dns;
+mod hosts;
+mod icmp;
+mod kill9;
+mod lease;
+mod notrack;
+mod ports;
+mod refusal;
+mod scope;
+mod services;
+mod spoof;
+mod swap;
 mod world_smoke;

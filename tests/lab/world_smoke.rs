@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use hickory_proto::rr::RecordType;
 
-use crate::world::{FOREIGN, Kind, Outcome, Over, UPSTREAM};
-
-const SITE: &str = "93.184.216.34";
-const SITE6: &str = "2606:4700::34";
+use crate::world::{FOREIGN, HELLO, Kind, Outcome, Over, UPSTREAM};
+use crate::{SITE, SITE6};
 
 #[test]
 fn everything_is_open_without_rules() {
@@ -117,8 +115,8 @@ fn other_protocols_and_borrowed_sources_arrive() {
     world.internet.servers.sniff(47);
     world.a.raw(47, SITE, b"not really GRE").must_time_out();
     // Somebody else's address: the answer goes to the owner, the packet arrives all the same.
-    world.a.udp_from(world.b.v4, 4242, SITE, 443).must_time_out();
-    world.a.udp_from(world.b.v6, 4242, SITE6, 443).must_time_out();
+    world.a.udp_from((world.b.v4, 4242), (SITE, 443), HELLO).must_time_out();
+    world.a.udp_from((world.b.v6, 4242), (SITE6, 443), HELLO).must_time_out();
     assert_eq!(world.internet.servers.count(|arrival| arrival.protocol == 47 && arrival.from == world.a.v4), 1);
     assert_eq!(world.internet.servers.count(|arrival| arrival.from == world.b.v4), 1);
     assert_eq!(world.internet.servers.count(|arrival| arrival.from == world.b.v6), 1);

@@ -65,17 +65,18 @@ impl Agent {
 
     /// Sends one datagram and waits for the echo or the ICMP error.
     pub fn udp(&self, address: impl Address, port: u16) -> Outcome {
-        self.datagram(None, address.address(), port)
+        let to = SocketAddr::new(address.address(), port);
+        let socket = self.socket(to, Type::DGRAM, Some(Protocol::UDP), None);
+        exchange(&socket, HELLO, PATIENCE, |reply| reply == HELLO)
     }
 
-    /// [`Agent::udp`] from an address and port that need not be the agent's own.
-    pub fn udp_from(&self, source: impl Address, source_port: u16, address: impl Address, port: u16) -> Outcome {
-        self.datagram(Some(SocketAddr::new(source.address(), source_port)), address.address(), port)
-    }
-
-    fn datagram(&self, from: Option<SocketAddr>, address: IpAddr, port: u16) -> Outcome {
-        let to = SocketAddr::new(address, port);
-        exchange(&self.socket(to, Type::DGRAM, Some(Protocol::UDP), from), HELLO, PATIENCE, |reply| reply == HELLO)
+    /// One datagram from an address and port that need not be the agent's own. Its answer goes to the owner of the
+    /// address, so that silence says nothing: look at what arrived.
+    pub fn udp_from(&self, from: (impl Address, u16), to: (impl Address, u16), payload: &[u8]) -> Outcome {
+        let from = SocketAddr::new(from.0.address(), from.1);
+        let to = SocketAddr::new(to.0.address(), to.1);
+        let socket = self.socket(to, Type::DGRAM, Some(Protocol::UDP), Some(from));
+        exchange(&socket, payload, PATIENCE, |reply| reply == payload)
     }
 
     /// One echo request, IPv4 or IPv6 after the address.

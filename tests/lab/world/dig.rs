@@ -71,20 +71,25 @@ impl Reply {
     }
 }
 
+/// A question with EDNS, in wire form.
+pub fn question(name: &str, kind: RecordType) -> Vec<u8> {
+    let mut question = Message::query();
+    question.metadata.recursion_desired = true;
+    question.add_query(Query::query(fqdn(name), kind));
+    let mut edns = Edns::new();
+    edns.set_max_payload(PAYLOAD);
+    question.set_edns(edns);
+    question.to_vec().expect("a question has a wire form")
+}
+
 impl Agent {
     /// Asks `server`; `Err` is what came instead of an answer.
     pub fn dig(&self, name: &str, kind: RecordType, server: impl Address, over: Over) -> Result<Reply, Outcome> {
-        let mut question = Message::query();
-        question.metadata.recursion_desired = true;
-        question.add_query(Query::query(fqdn(name), kind));
-        let mut edns = Edns::new();
-        edns.set_max_payload(PAYLOAD);
-        question.set_edns(edns);
-        let (wire, id) = (question.to_vec().expect("a question has a wire form"), question.metadata.id);
+        let wire = question(name, kind);
         let to = SocketAddr::new(server.address(), 53);
         let start = Instant::now();
         let answer = self.netns.enter(|| match over {
-            Over::Udp => ask_udp(to, &wire, id),
+            Over::Udp => ask_udp(to, &wire),
             Over::Tcp => ask_tcp(to, &wire),
         });
         let after = start.elapsed();
@@ -135,7 +140,7 @@ impl Agent {
     }
 }
 
-fn ask_udp(to: SocketAddr, wire: &[u8], id: u16) -> std::io::Result<Vec<u8>> {
+fn ask_udp(to: SocketAddr, wire: &[u8]) -> std::io::Result<Vec<u8>> {
     let here: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
     let socket = UdpSocket::bind((here, 0))?;
     socket.connect(to)?;
@@ -144,7 +149,8 @@ fn ask_udp(to: SocketAddr, wire: &[u8], id: u16) -> std::io::Result<Vec<u8>> {
     let mut buffer = vec![0; 65_535];
     loop {
         let length = socket.recv(&mut buffer)?;
-        if buffer[..length].starts_with(&id.to_be_bytes()) {
+        // The identifier tells our answer from a late one to another question.
+        if buffer[..length].starts_with(&wire[..2]) {
             buffer.truncate(length);
             return Ok(buffer);
         }

@@ -1,5 +1,6 @@
 //! The machine under test: the real daemon in the gateway's namespace, and the real tool beside it.
 
+use std::fmt::Display;
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
@@ -92,13 +93,13 @@ impl Gateway {
     }
 
     /// Writes the stored policy, as a user's editor would.
-    pub fn store(&self, policy: &str) {
-        std::fs::write(self.path("policy.json"), policy).expect("the temporary directory is writable");
+    pub fn store(&self, policy: impl Display) {
+        std::fs::write(self.path("policy.json"), policy.to_string()).expect("the temporary directory is writable");
     }
 
     /// Stores the policy and starts the daemon; returns when it says that it enforces.
     #[track_caller]
-    pub fn enforce(&mut self, policy: &str) {
+    pub fn enforce(&mut self, policy: impl Display) {
         self.store(policy);
         self.start();
     }
@@ -210,8 +211,8 @@ impl Gateway {
 
     /// `clawgress import --policy -`; panics where it is refused.
     #[track_caller]
-    pub fn import(&self, policy: &str) {
-        self.tool_reading(&["import", "--policy", "-"], policy).must_succeed();
+    pub fn import(&self, policy: impl Display) {
+        self.tool_reading(&["import", "--policy", "-"], &policy.to_string()).must_succeed();
     }
 
     /// `clawgress explain --json` for a source and further arguments.
@@ -273,8 +274,9 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         self.kill9();
-        if std::thread::panicking() {
-            eprintln!("the daemon's log:\n{}", self.log());
+        let log = self.log();
+        if std::thread::panicking() && !log.is_empty() {
+            eprintln!("the daemon's log:\n{log}");
         }
     }
 }

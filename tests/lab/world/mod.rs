@@ -27,8 +27,8 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use agent::{Agent, Flow, PATIENCE};
-pub use dig::{Over, Reply};
+pub use agent::{Agent, Flow, HELLO, PATIENCE};
+pub use dig::{Over, Reply, question};
 pub use gateway::{Gateway, Ran};
 pub use netns::{Address, Netns};
 pub use outcome::{FAST, Kind, Outcome};
