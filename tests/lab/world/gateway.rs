@@ -292,7 +292,11 @@ fn run(mut command: std::process::Command, input: &str) -> Ran {
 }
 
 /// The daemon under test: what cargo built for this test, or (the demo) what lies beside the running program.
+/// `CLAWGRESS_BIN` names another one, such as an installed package's.
 pub fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("CLAWGRESS_BIN") {
+        return path.into();
+    }
     if let Some(path) = option_env!("CARGO_BIN_EXE_clawgress") {
         return path.into();
     }
