@@ -15,12 +15,12 @@ use crate::core::Pending;
 use crate::core::classes::Classes;
 use crate::core::lease::{Acked, LeaseError, LeaseRequest, Leaser};
 use crate::core::state::{State, World};
-use crate::nft::{ErrorKind, Kernel, KernelError};
+use crate::nft::{ErrorKind, Held, Kernel, KernelError};
 use crate::plan::ops::{Op, Table, diff};
 use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
 
-use super::blame;
+use super::{blame, held};
 
 /// Requests that may wait for the gate; beyond it answers fail at once instead of piling up.
 const QUEUE: usize = 8192;
@@ -130,7 +130,7 @@ impl Gate {
         let first = Classes::first_of_table(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()));
         let state = match kernel.read()? {
             None => State::new(first),
-            Some(held) => State::adopt(&held.table, last.map(|policy| (policy, &world)), first, 0),
+            Some(held) => State::adopt(&held::table(&held), last.map(|policy| (policy, &world)), first, 0),
         };
         Ok(Self { kernel, state, world, policy: None, drift: None, repairs: 0, judge, start })
     }
@@ -232,7 +232,7 @@ impl Gate {
 
     fn try_repair(&mut self) -> Result<bool, KernelError> {
         let now = self.now();
-        let held = self.kernel.read()?.map(|held| held.table).unwrap_or_default();
+        let held = self.kernel.read()?.map(|held| held::table(&held)).unwrap_or_default();
         let ops = self.state.repair(&held, now);
         if self.kernel.commit(&ops).is_ok() {
             return Ok(ops.len() > 1);
@@ -247,8 +247,8 @@ impl Gate {
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn held(&mut self) -> Result<Option<Table>, KernelError> {
-        Ok(self.kernel.read()?.map(|held| held.table))
+    pub fn held(&mut self) -> Result<Option<Held>, KernelError> {
+        self.kernel.read()
     }
 
     /// The kernel's writer, for what is no transaction of the table.
