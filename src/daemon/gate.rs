@@ -135,6 +135,31 @@ impl Gate {
         Ok(Self { kernel, state, world, policy: None, drift: None, repairs: 0, judge, start })
     }
 
+    /// Where the DNS server finds the policy in force.
+    pub fn judge(&self) -> Arc<ArcSwapOption<Snapshot>> {
+        Arc::clone(&self.judge)
+    }
+
+    /// Follows a change of the machine. True: there was one.
+    ///
+    /// # Errors
+    /// The kernel refused; the old picture stays.
+    pub fn meet(&mut self, world: World) -> Result<bool, Refused> {
+        if world == self.world {
+            return Ok(false);
+        }
+        let old = std::mem::replace(&mut self.world, world);
+        let Some(policy) = self.policy.clone() else { return Ok(true) };
+        let revision = self.state.revision;
+        match self.enforce(&policy, revision) {
+            Ok(_) => Ok(true),
+            Err(refused) => {
+                self.world = old;
+                Err(refused)
+            }
+        }
+    }
+
     /// Starts the gate's thread.
     pub fn spawn(self) -> std::io::Result<(Handle, std::thread::JoinHandle<()>)> {
         let (queue, requests) = sync_channel(QUEUE);

@@ -6,25 +6,19 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::Utc;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::gate::{Applied, Handle};
 use crate::policy::{Diagnostic, Policy, digest, normalised, not_yet_enforced, parse_with_warnings};
-use crate::store::{Origin, Revision, Store};
+use crate::store::{Origin, Revision, RevisionMeta, Store};
 
 /// The revision in force.
 #[derive(Clone, Debug)]
 pub struct Current {
-    /// Its number.
-    pub revision: u64,
-    /// SHA-256 of the policy's normal form.
-    pub sha256: String,
-    /// Who brought it.
-    pub origin: Origin,
-    /// When it came into force.
-    pub applied_at: DateTime<Utc>,
+    /// Number, digest, origin, time.
+    pub meta: RevisionMeta,
     /// The policy.
     pub policy: Arc<Policy>,
 }
@@ -86,10 +80,16 @@ impl Revisions {
     /// # Errors
     /// A policy was in force once and none can be enforced now; what the kernel still holds stays.
     pub async fn boot(&mut self) -> Result<(), String> {
-        let last = self.store.last_good().unwrap_or_else(|error| {
-            self.trouble.push(error.to_string());
-            None
-        });
+        let last = match self.store.last_good() {
+            Ok(found) => {
+                self.trouble.extend(found.damage.iter().map(ToString::to_string));
+                found.value
+            }
+            Err(error) => {
+                self.trouble.push(error.to_string());
+                None
+            }
+        };
         let stored = match self.store.stored_policy() {
             Ok(Some(text)) => match self.enforce(&text, Origin::Boot, last.as_ref()).await {
                 Ok(_) => return Ok(()),
@@ -108,7 +108,7 @@ impl Revisions {
         let trouble = format!(
             "the stored policy {} is not enforced: {why}; revision {}, the last good one, is in force instead",
             self.policy_file.display(),
-            last.revision
+            last.meta.revision
         );
         let text = last.policy.clone();
         match self.enforce(&text, Origin::Boot, Some(&last)).await {
@@ -126,9 +126,9 @@ impl Revisions {
     /// Nothing changed.
     pub async fn import(&mut self, text: &str, origin: Origin) -> Result<Accepted, Rejected> {
         // The new file is written and synced beside the old one first, so that nothing is enforced that cannot be kept.
-        let prepared = self.store.prepare_policy(text).map_err(|error| Rejected::plain(error.to_string()))?;
+        let staged = self.store.stage_policy(text).map_err(|error| Rejected::plain(error.to_string()))?;
         let mut accepted = self.enforce(text, origin, None).await?;
-        match prepared.commit() {
+        match staged.commit() {
             Ok(()) => self.trouble.clear(),
             Err(error) => {
                 let trouble = format!("in force, but not stored: {error}");
@@ -176,11 +176,11 @@ impl Revisions {
         }
         let policy = Arc::new(parsed.policy);
         let sha256 = digest(&policy);
-        let again = self.current.as_ref().filter(|current| current.sha256 == sha256).cloned();
-        let kept = last.filter(|last| last.sha256 == sha256);
+        let again = self.current.as_ref().filter(|current| current.meta.sha256 == sha256).cloned();
+        let kept = last.filter(|last| last.meta.sha256 == sha256);
         let revision = match (&again, kept) {
-            (Some(current), _) => current.revision,
-            (None, Some(last)) => last.revision,
+            (Some(current), _) => current.meta.revision,
+            (None, Some(last)) => last.meta.revision,
             (None, None) => self.next_number(),
         };
         let work = policy.clone();
@@ -192,10 +192,8 @@ impl Revisions {
             .map_err(|refused| refusal(&refused))?;
         let mut warnings: Vec<String> = parsed.warnings.iter().map(ToString::to_string).collect();
         if again.is_none() {
-            let (origin, applied_at) = kept
-                .and_then(|last| Some((last.origin, DateTime::parse_from_rfc3339(&last.applied_at).ok()?.to_utc())))
-                .unwrap_or((origin, Utc::now()));
-            let current = Current { revision, sha256: sha256.clone(), origin, applied_at, policy };
+            let meta = RevisionMeta { revision, sha256: sha256.clone(), origin, applied_at: Utc::now() };
+            let current = Current { meta: kept.map_or(meta, |last| last.meta.clone()), policy };
             if kept.is_none() {
                 warnings.extend(self.record(&current, text));
             }
@@ -206,22 +204,16 @@ impl Revisions {
 
     /// The policy is in force whatever happens here; a failure is said and shows in `status`.
     fn record(&mut self, current: &Current, text: &str) -> Option<String> {
-        let revision = Revision {
-            revision: current.revision,
-            sha256: current.sha256.clone(),
-            origin: current.origin,
-            applied_at: current.applied_at.to_rfc3339_opts(SecondsFormat::Secs, true),
-            policy: text.to_owned(),
-        };
+        let revision = Revision { meta: current.meta.clone(), policy: text.to_owned() };
         let error = self.store.record(&revision).err()?;
-        let trouble = format!("revision {} is in force but not recorded: {error}", current.revision);
+        let trouble = format!("revision {} is in force but not recorded: {error}", current.meta.revision);
         self.trouble.push(trouble.clone());
         Some(trouble)
     }
 
     fn next_number(&self) -> u64 {
         let stored = self.store.next_revision();
-        let running = self.current.as_ref().map_or(1, |current| current.revision + 1);
+        let running = self.current.as_ref().map_or(1, |current| current.meta.revision + 1);
         stored.max(running)
     }
 }

@@ -51,7 +51,7 @@ pub fn status(revisions: &Revisions, kernel: &Kernel, checks: Vec<Check>) -> Val
     }
     if revisions.trouble.is_empty() {
         all.push(match &revisions.current {
-            Some(current) => Check::good("policy", format!("revision {} is in force", current.revision)),
+            Some(current) => Check::good("policy", format!("revision {} is in force", current.meta.revision)),
             None if kernel.inherited => {
                 Check::bad("policy", "the table of an earlier run is in force; import a policy to replace it")
             }
@@ -70,10 +70,10 @@ pub fn status(revisions: &Revisions, kernel: &Kernel, checks: Vec<Check>) -> Val
     let (hosts, domains) = current.map_or((0, 0), |current| sizes(&current.policy));
     json!({
         "state": state,
-        "revision": current.map(|current| current.revision),
-        "sha256": current.map(|current| current.sha256.clone()),
-        "origin": current.map(|current| current.origin),
-        "applied_at": current.map(|current| current.applied_at.to_rfc3339_opts(SecondsFormat::Secs, true)),
+        "revision": current.map(|current| current.meta.revision),
+        "sha256": current.map(|current| current.meta.sha256.clone()),
+        "origin": current.map(|current| current.meta.origin),
+        "applied_at": current.map(|current| current.meta.applied_at.to_rfc3339_opts(SecondsFormat::Secs, true)),
         "hosts": hosts,
         "domains": domains,
         "drift": kernel.drift.is_some(),

@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::core::state::World;
-use crate::nft;
+use crate::nft::Kernel;
 use crate::plan::situation::DnsDoor;
 
 /// Looks at the machine. `listen` is where our DNS listens; `redirect` is the setting of that name.
-pub fn look(listen: &[SocketAddr], redirect: bool) -> World {
+pub fn look(kernel: &mut Kernel, listen: &[SocketAddr], redirect: bool) -> World {
     World {
         dns4: door(listen, redirect, false),
         dns6: door(listen, redirect, true),
         dns_ports: listen.iter().map(SocketAddr::port).collect(),
         // Unknown counts as yes: tracking that is held on needlessly costs a little, the other way around flows stop.
-        keep_tracking: nft::foreign_notrack().unwrap_or(true),
+        keep_tracking: kernel.foreign_notrack().unwrap_or(true),
         own: own_addresses(),
     }
 }
