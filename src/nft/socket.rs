@@ -221,7 +221,10 @@ impl Socket {
             for message in Messages(datagram) {
                 whole &= message.flags & INTERRUPTED == 0;
                 if i32::from(message.kind) == libc::NLMSG_DONE {
-                    return Ok(Ok(whole));
+                    let code = word(message.payload, 0).unwrap_or(0) as i32;
+                    let errno = Errno::from_raw(code.wrapping_neg());
+                    let refusal = Refusal { sequence: message.sequence, errno, hint: None };
+                    return Ok(if code < 0 { Err(refusal) } else { Ok(whole) });
                 }
                 match answer(&message) {
                     Some(Ok(())) => return Ok(Ok(whole)),
