@@ -246,7 +246,7 @@ pub(super) fn answer(message: &Message<'_>) -> Option<Result<(), Refusal>> {
         return Some(Ok(()));
     }
     // Behind the error number stands the header of the request, or the request whole.
-    let request = if message.flags & CAPPED != 0 { 16 } else { word(message.payload, 4)? as usize };
+    let request = if message.flags & CAPPED != 0 { 16 } else { (word(message.payload, 4)? as usize).min(ANSWER) };
     let hint = (message.flags & WITH_ATTRIBUTES != 0)
         .then(|| message.payload.get(4usize.saturating_add(request.next_multiple_of(4))..))
         .flatten()

@@ -57,7 +57,7 @@ pub fn nft(arguments: &[&str], input: &str) -> Result<String, String> {
 
 /// Loads a ruleset.
 pub fn load(text: &str) {
-    if let Err(complaint) = nft(&["-f", "-"], text) {
+    if let Err(complaint) = nft(&["-f", "-"], &format!("{text}\n")) {
         panic!("nft refused:\n{complaint}\n{text}");
     }
 }
