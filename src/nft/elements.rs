@@ -186,7 +186,7 @@ fn one(writer: &mut Writer, key: &[u8], flags: u32, value: Option<&Value>, open:
         if open || value.comment.is_some() {
             let mut user = Vec::new();
             if let Some(comment) = &value.comment {
-                tlv(&mut user, udata::COMMENT, &[comment.as_bytes(), &[0]].concat());
+                user = self::comment(comment);
             }
             if open {
                 tlv(&mut user, udata::ELEMENT_FLAGS, &udata::ELEMENT_OPEN.to_ne_bytes());
@@ -214,6 +214,13 @@ fn behind(last: IpAddr) -> Option<IpAddr> {
         IpAddr::V4(last) => last.to_bits().checked_add(1).map(|bits| IpAddr::V4(bits.into())),
         IpAddr::V6(last) => last.to_bits().checked_add(1).map(|bits| IpAddr::V6(bits.into())),
     }
+}
+
+/// Userdata with a comment, of a rule or an element alike.
+pub(super) fn comment(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len() + 3);
+    tlv(&mut out, udata::COMMENT, &[text.as_bytes(), &[0]].concat());
+    out
 }
 
 /// An entry of userdata: type, length, value.

@@ -7,13 +7,13 @@ use super::error::{KernelError, describe};
 use super::exprs;
 use super::library::Library;
 use super::message::{CREATE, INET, Writer};
-use super::uapi::{chain, msg, rule, set, table};
+use super::uapi::{self, chain, msg, set, table};
 use crate::plan::ir::{Key, Rule, TABLE, Value};
 use crate::plan::ops::Op;
 
 /// Longest name of a chain or set, in octets (SPEC: 31; nft lists longer ones, the kernel takes 255).
 const MAX_NAME: usize = 31;
-/// Longest comment of a rule, in octets, without its final zero (`NFTNL_UDATA_COMMENT_MAXLEN`).
+/// Longest comment of a rule, in octets, that nft reads back (`NFTNL_UDATA_COMMENT_MAXLEN` less the final zero).
 const MAX_RULE_COMMENT: usize = 127;
 
 /// What the kernel understands.
@@ -113,7 +113,7 @@ impl Encoder<'_> {
                 self.writer.whole(message);
             }
             Op::DelChain(name) => self.named(msg::DEL_CHAIN, Some((chain::NAME, checked(name)?))),
-            Op::FlushChain(name) => self.named(msg::DEL_RULE, Some((rule::CHAIN, checked(name)?))),
+            Op::FlushChain(name) => self.named(msg::DEL_RULE, Some((uapi::rule::CHAIN, checked(name)?))),
             Op::AddRule(chain, rule) => self.rule(chain, rule)?,
             Op::AddSet(name, spec) => {
                 // Rules name sets by name, so the number only has to differ within the batch.
@@ -151,10 +151,14 @@ impl Encoder<'_> {
         if rule.comment.len() > MAX_RULE_COMMENT {
             return Err(format!("its comment has more than {MAX_RULE_COMMENT} octets; shorten it"));
         }
-        let comment = exprs::c_text(&rule.comment)?;
         let exprs = exprs::rule(rule)?;
-        let message = self.library.add_rule(&chain, &exprs, &comment, self.writer.next_sequence())?;
+        let message = self.library.add_rule(&chain, &exprs, self.writer.next_sequence());
         self.writer.whole(message);
+        if !rule.comment.is_empty() {
+            // nftnl's own way takes 125 octets, nft's 127.
+            self.writer.attr(uapi::rule::USERDATA, &elements::comment(&rule.comment));
+            self.writer.end();
+        }
         Ok(())
     }
 

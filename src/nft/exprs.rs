@@ -117,7 +117,7 @@ impl Build {
             }
             Cond::NoReversePath => {
                 self.fib(FIB_INTERFACE, FIB_SOURCE | FIB_INPUT | FIB_PRESENT);
-                self.compare(libc::NFT_CMP_EQ, &[0]);
+                self.compare(libc::NFT_CMP_EQ, &[0; 4]);
             }
             Cond::DestinationLocal(local) => {
                 self.fib(FIB_TYPE, FIB_DESTINATION);

@@ -86,23 +86,14 @@ impl Library {
         write(&mut self.room, &chain, sequence)
     }
 
-    /// `NFT_MSG_NEWRULE` at the end of a chain; `Err`: the comment is too long.
-    pub(super) fn add_rule(
-        &mut self,
-        chain: &CStr,
-        exprs: &[Expr],
-        comment: &CStr,
-        sequence: u32,
-    ) -> Result<&[u8], &'static str> {
+    /// `NFT_MSG_NEWRULE` at the end of a chain.
+    pub(super) fn add_rule(&mut self, chain: &CStr, exprs: &[Expr], sequence: u32) -> &[u8] {
         let chain = Chain::new(chain, &self.table);
         let mut rule = Rule::new(&chain);
         for expr in exprs {
             rule.add_expr(expr);
         }
-        if !comment.is_empty() {
-            rule.set_comment(comment)?;
-        }
-        Ok(write(&mut self.room, &rule, sequence))
+        write(&mut self.room, &rule, sequence)
     }
 }
 

@@ -7,9 +7,7 @@
 /// `NFNL_SUBSYS_NFTABLES` in the upper octet of a message type.
 const SUBSYSTEM: u16 = (libc::NFNL_SUBSYS_NFTABLES as u16) << 8;
 /// Length of `struct nlmsghdr`.
-pub(super) const HEADER: usize = 16;
-/// Length of `struct nlmsghdr` and `struct nfgenmsg` together.
-pub(super) const FULL_HEADER: usize = HEADER + 4;
+const HEADER: usize = 16;
 /// The low bits of an attribute's type; the high ones say "nested" and "network byte order".
 const TYPE_MASK: u16 = 0x3fff;
 /// `NLA_F_NESTED`.
@@ -163,6 +161,18 @@ impl<'a> Message<'a> {
     /// `NFPROTO_*` of the object.
     pub(super) fn family(&self) -> u8 {
         self.payload.first().copied().unwrap_or(ANY)
+    }
+
+    /// Appends the message as it was received.
+    pub(super) fn copy_to(&self, out: &mut Vec<u8>) {
+        let length = (HEADER + self.payload.len()) as u32;
+        out.extend_from_slice(&length.to_ne_bytes());
+        out.extend_from_slice(&self.kind.to_ne_bytes());
+        out.extend_from_slice(&self.flags.to_ne_bytes());
+        out.extend_from_slice(&self.sequence.to_ne_bytes());
+        out.extend_from_slice(&self.port.to_ne_bytes());
+        out.extend_from_slice(self.payload);
+        out.resize(out.len().next_multiple_of(4), 0);
     }
 
     /// The attributes behind `struct nfgenmsg`.

@@ -6,14 +6,21 @@ mod elements;
 mod encode;
 mod error;
 mod exprs;
+mod foreign;
+mod held;
 mod library;
 mod message;
+mod read;
 mod socket;
 mod uapi;
+mod watch;
 
 use nix::errno::Errno;
 
 pub use self::error::{ErrorKind, KernelError};
+pub use self::foreign::Flowtable;
+pub use self::held::{Held, HeldChain, HeldElement, HeldRule, HeldSet};
+pub use self::watch::{Event, Process, Watch};
 
 use self::encode::{Absent, Batch, Dialect, Origin};
 use self::error::describe;

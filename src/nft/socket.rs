@@ -224,7 +224,10 @@ impl Socket {
             for message in Messages(datagram) {
                 whole &= message.flags & INTERRUPTED == 0;
                 if i32::from(message.kind) == libc::NLMSG_DONE {
-                    return Ok(Ok(whole));
+                    let code = word(message.payload, 0).unwrap_or(0) as i32;
+                    let errno = Errno::from_raw(code.wrapping_neg());
+                    let refusal = Refusal { sequence: message.sequence, errno, hint: None };
+                    return Ok(if code < 0 { Err(refusal) } else { Ok(whole) });
                 }
                 match answer(&message) {
                     Some(Ok(())) => return Ok(Ok(whole)),
@@ -246,7 +249,7 @@ pub(super) fn answer(message: &Message<'_>) -> Option<Result<(), Refusal>> {
         return Some(Ok(()));
     }
     // Behind the error number stands the header of the request, or the request whole.
-    let request = if message.flags & CAPPED != 0 { 16 } else { word(message.payload, 4)? as usize };
+    let request = if message.flags & CAPPED != 0 { 16 } else { (word(message.payload, 4)? as usize).min(ANSWER) };
     let hint = (message.flags & WITH_ATTRIBUTES != 0)
         .then(|| message.payload.get(4usize.saturating_add(request.next_multiple_of(4))..))
         .flatten()
