@@ -9,9 +9,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clawgress::nft::{ErrorKind, Event, Held, Kernel, Options, Watch};
-use clawgress::plan::ir::{
-    Action, Chain, Data, DataType, Family, Key, KeyType, Rule, Set, SetSpec, Value, Verdict,
-};
+use clawgress::plan::ir::{Action, Chain, Data, DataType, Family, Key, KeyType, Rule, Set, SetSpec, Value, Verdict};
 use clawgress::plan::ops::{Op, Table, diff};
 use clawgress::plan::text::{render, render_rule};
 use nft_namespace::{Namespace, list, load, nft, ready};
@@ -163,9 +161,8 @@ fn put_present_absent_and_expiring(old_kernel: bool) {
     kernel.commit(&[Op::DelElements(set.clone(), vec![lease(1, 0, 0).0, lease(77, 0, 0).0])]).unwrap();
     assert!(!kernel.elements("dst4").unwrap().expect("a set").contains_key(&lease(1, 0, 0).0));
     // A refusal for another reason is told although an element is absent, too.
-    let error = kernel
-        .commit(&[Op::PutElements(set, vec![lease(50, 1, 1000)]), Op::FlushChain(ident("nowhere"))])
-        .unwrap_err();
+    let error =
+        kernel.commit(&[Op::PutElements(set, vec![lease(50, 1, 1000)]), Op::FlushChain(ident("nowhere"))]).unwrap_err();
     assert_eq!(error.op_index, Some(1), "{error}");
 }
 
@@ -393,13 +390,16 @@ fn a_comment_of_any_length_allowed_fits() {
     let error = kernel.commit(&[Op::PutElements(ident("dst4"), vec![(key, value)])]).unwrap_err();
     assert!(error.to_string().contains("shorten"), "{error}");
 
-    let range = |first, last| (Key::Range(at(first), at(last)), Value { comment: Some("r".repeat(200).into()), ..Value::plain(Data::None) });
+    let range = |first, last| {
+        (Key::Range(at(first), at(last)), Value { comment: Some("r".repeat(200).into()), ..Value::plain(Data::None) })
+    };
     let spec = SetSpec { key: KeyType::Address(Family::V4), data: DataType::None, interval: true, ..LEASES };
     let spec = SetSpec { timeout: false, size: None, ..spec };
     let elements = BTreeMap::from([range("10.0.0.0", "10.255.255.255"), range("11.0.0.0", "255.255.255.255")]);
     let set = Set { spec, elements };
     let chain = Chain { base: None, rules: vec![nft_tables::rule(Vec::new(), vec![Action::Verdict(Verdict::Drop)])] };
-    let table = Table { sets: BTreeMap::from([(ident("r"), set.clone())]), chains: BTreeMap::from([(ident("c"), chain)]) };
+    let table =
+        Table { sets: BTreeMap::from([(ident("r"), set.clone())]), chains: BTreeMap::from([(ident("c"), chain)]) };
     kernel.commit(&diff(&Table::default(), &table)).unwrap();
     let found = kernel.elements("r").unwrap().expect("a set");
     let found: BTreeMap<Key, Value> = found.into_iter().map(|(key, element)| (key, element.value)).collect();

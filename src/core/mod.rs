@@ -3,6 +3,7 @@
 mod adopt;
 pub mod classes;
 mod enforce;
+pub mod explain;
 pub mod judge;
 pub mod lease;
 pub mod state;

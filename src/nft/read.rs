@@ -115,7 +115,10 @@ impl Kernel {
         Ok(whole && self.generation()? == before)
     }
 
-    fn consistent<T>(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<Option<T>, KernelError>) -> Result<T, KernelError> {
+    fn consistent<T>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Result<Option<T>, KernelError>,
+    ) -> Result<T, KernelError> {
         for _ in 0..TRIES {
             if let Some(result) = attempt(self)? {
                 return Ok(result);

@@ -66,6 +66,23 @@ pub fn in_scope(policy: &Policy, source: IpAddr, interface: &str) -> bool {
     source_in && interface_in
 }
 
+/// The verdict on what is out of scope, with the list that leaves it out; `None`: it is in scope.
+pub fn decide_scope(policy: &Policy, source: IpAddr, interface: &str) -> Option<Decision> {
+    if in_scope(policy, source, interface) {
+        return None;
+    }
+    let sources = policy.scope.sources.as_ref().filter(|list| covering(list, source).is_none());
+    let interfaces = policy.scope.interfaces.as_ref().map(|list| &list.path);
+    Some(Decision {
+        verdict: Verdict::OutOfScope,
+        reason: Reason::OutOfScope,
+        path: sources.map(|list| &list.path).or(interfaces).cloned(),
+        host: None,
+        domain: None,
+        mode: policy.effective(None).mode,
+    })
+}
+
 /// The verdict on a name asked for by `host`. `None` as a name: one that no policy can say.
 pub fn decide_name(policy: &Policy, host: Option<&HostName>, name: Option<&Name>) -> Decision {
     let rules = policy.effective(host);
@@ -96,15 +113,8 @@ pub fn denied_name(rules: &Effective<'_>, name: &Name) -> Option<Decision> {
 
 /// The verdict on a flow, given the live leases.
 pub fn decide_flow(policy: &Policy, flow: &Flow<'_>, leases: &[Leased<'_>]) -> Decision {
-    if !in_scope(policy, flow.source, flow.interface) {
-        return Decision {
-            verdict: Verdict::OutOfScope,
-            reason: Reason::OutOfScope,
-            path: policy.scope.sources.as_ref().map(|l| l.path.clone()),
-            host: None,
-            domain: None,
-            mode: policy.effective(None).mode,
-        };
+    if let Some(outside) = decide_scope(policy, flow.source, flow.interface) {
+        return outside;
     }
     decide_address(policy, host_of(policy, flow.source), flow.destination, Some(flow.protocol), leases)
 }
@@ -177,13 +187,18 @@ fn refused(rules: &Effective<'_>, peer: IpAddr, protocol: Option<Protocol>) -> O
             return Some(block(rules, Reason::Denied, Some(list.entry_path(index)), None));
         }
     }
+    protocol.and_then(|protocol| refused_port(rules, protocol))
+}
+
+/// The verdict on a protocol and port that are open to no destination at all.
+pub fn refused_port(rules: &Effective<'_>, protocol: Protocol) -> Option<Decision> {
     match protocol {
-        // Port 53 never means "any resolver": whatever the list says, that traffic goes to our own DNS.
-        Some(Protocol::Tcp(port) | Protocol::Udp(port)) if port == 53 || !port_open(rules, port) => {
-            Some(block(rules, Reason::PortNotAllowed, rules.ports.map(|list| list.path.clone()), None))
+        Protocol::Tcp(port) | Protocol::Udp(port) if port == 53 || !port_open(rules, port) => {
+            // Port 53 never means "any resolver": whatever the list says, that traffic goes to our own DNS.
+            Some(block(rules, Reason::PortNotAllowed, list_path(rules.ports), None))
         }
-        Some(Protocol::Other(_)) => Some(block(rules, Reason::PortNotAllowed, None, None)),
-        _ => None,
+        Protocol::Other(_) => Some(block(rules, Reason::PortNotAllowed, None, None)),
+        Protocol::Tcp(_) | Protocol::Udp(_) | Protocol::Echo => None,
     }
 }
 
