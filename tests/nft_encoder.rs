@@ -17,7 +17,7 @@ const CASES: u32 = 96;
 /// The transaction that makes a table from nothing.
 fn from_nothing(table: &Table) -> Vec<Op> {
     let mut ops = vec![Op::AddTable];
-    ops.extend(diff(&Table::default(), table));
+    ops.extend(diff(&Table::default(), table).into_ops());
     ops
 }
 
@@ -86,7 +86,7 @@ fn transitions_end_in_the_desired_table() {
                 let mut kernel = Kernel::open(Options { old_kernel, own_table: false }).expect("the packet filter");
                 kernel.commit(&from_nothing(&before)).expect("the first table");
                 let after = nft_tables::random::reachable(&before, after);
-                if let Err(error) = kernel.commit(&diff(&before, &after)) {
+                if let Err(error) = kernel.commit(&diff(&before, &after).into_ops()) {
                     return Err(TestCaseError::fail(format!("{error}\n{}\n{}", render(&before), render(&after))));
                 }
                 let loaded = Namespace::new();
