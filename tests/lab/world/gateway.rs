@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::netns::Netns;
+use super::netns::{DIRECTORIES, Netns};
 use super::servers::Servers;
 
 /// How long the daemon may take until it says READY; the promise for small policies is far below.
@@ -71,8 +71,8 @@ pub struct Gateway {
 
 impl Gateway {
     pub(super) fn new(netns: Arc<Netns>) -> Self {
-        let dir =
-            tempfile::Builder::new().prefix("clawgress-lab-").tempdir().expect("the temporary directory is writable");
+        let prefix = format!("{DIRECTORIES}{}-", netns.name);
+        let dir = tempfile::Builder::new().prefix(&prefix).tempdir().expect("the temporary directory is writable");
         let this = Self { servers: Servers::new(netns.clone()), netns, dir, daemon: None };
         for part in ["state", "run"] {
             std::fs::create_dir(this.path(part)).expect("the temporary directory is writable");
