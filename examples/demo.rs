@@ -27,20 +27,103 @@ enum Layer {
 enum Due {
     Allowed,
     Refused(Layer),
+    /// Refused for what upstream's answer says; `explain` knows the question only and would allow it.
+    BadAnswer,
 }
-use Due::{Allowed, Refused};
+use Due::{Allowed, BadAnswer, Refused};
 use Layer::{Dns, Packet};
 
-/// One line of the table.
-struct Row<'w> {
-    who: &'static str,
-    agent: &'w Agent,
-    tried: &'static str,
-    due: Due,
-    /// What `explain` is asked; empty: the answer itself is the only one who knows (what is wrong is in the data
-    /// that came from upstream, not in the name or address that was asked for).
-    explain: &'static [&'static str],
-    action: Box<dyn Fn(&Agent) -> Outcome + 'w>,
+/// Who tries.
+#[derive(Clone, Copy)]
+enum Who {
+    Agent1,
+    Agent2,
+    Bystander,
+}
+use Who::{Agent1, Agent2, Bystander};
+
+/// What is tried.
+#[derive(Clone, Copy)]
+enum Try {
+    /// Resolve a name, connect to the first address and this port.
+    Name(&'static str, u16),
+    /// The same over IPv6.
+    Name6(&'static str, u16),
+    /// Connect to an address.
+    Tcp(&'static str, u16),
+    /// A datagram to an address.
+    Udp(&'static str, u16),
+    /// Echo request.
+    Ping(&'static str),
+    /// Ask the foreign resolver for a name.
+    Ask(&'static str, Over),
+}
+use Try::{Ask, Name, Name6, Ping, Tcp, Udp};
+
+const ROWS: [(Who, &str, Try, Due); 20] = [
+    (Agent1, "https to api.openai.com", Name("api.openai.com", 443), Allowed),
+    (Agent1, "the same over IPv6", Name6("api.openai.com", 443), Allowed),
+    (Agent1, "ssh to api.openai.com", Name("api.openai.com", 22), Refused(Packet)),
+    (Agent1, "https to pastebin.com", Name("pastebin.com", 443), Refused(Dns)),
+    (Agent2, "https to codeload.github.com", Name("codeload.github.com", 443), Allowed),
+    (Agent2, "https to api.openai.com (agent-1's)", Name("api.openai.com", 443), Refused(Dns)),
+    (Agent2, "https to agent-1's leased address", Tcp("93.184.216.34", 443), Refused(Packet)),
+    (Agent1, "https to 93.184.216.35, its neighbour", Tcp("93.184.216.35", 443), Refused(Packet)),
+    (Agent1, "asks 8.8.8.8 for pastebin.com", Ask("pastebin.com", Over::Udp), Refused(Dns)),
+    (Agent1, "the same over TCP", Ask("pastebin.com", Over::Tcp), Refused(Dns)),
+    (Agent1, "DNS over TLS to 8.8.8.8", Tcp("8.8.8.8", 853), Refused(Packet)),
+    (Agent1, "https to 45.60.1.7 (45.60.1.0/24 is allowed)", Tcp("45.60.1.7", 443), Allowed),
+    (Agent1, "https to 45.60.1.66 (denied in it)", Tcp("45.60.1.66", 443), Refused(Packet)),
+    (Agent1, "QUIC to 45.60.2.2", Udp("45.60.2.2", 443), Refused(Packet)),
+    (Agent1, "ping 45.60.1.7", Ping("45.60.1.7"), Allowed),
+    (Agent1, "ping 45.60.2.2", Ping("45.60.2.2"), Refused(Packet)),
+    (Agent1, "ssh to the gateway", Tcp("192.168.10.1", 22), Refused(Packet)),
+    (Agent1, "hooks.example.org, which points at agent-2", Name("hooks.example.org", 443), BadAnswer),
+    (Agent1, "docs.example.org, an alias of a tracker", Name("docs.example.org", 443), BadAnswer),
+    (Bystander, "ssh to 45.60.2.2 (not in scope)", Tcp("45.60.2.2", 22), Allowed),
+];
+
+impl Who {
+    fn in_words(self) -> &'static str {
+        match self {
+            Agent1 => "agent-1",
+            Agent2 => "agent-2",
+            Bystander => "bystander",
+        }
+    }
+
+    fn agent(self, world: &World) -> &Agent {
+        match self {
+            Agent1 => &world.a,
+            Agent2 => &world.b,
+            Bystander => &world.c,
+        }
+    }
+}
+
+impl Try {
+    fn act(self, agent: &Agent) -> Outcome {
+        match self {
+            Name(name, port) => agent.reach(name, port),
+            Name6(name, port) => agent.reach6(name, port),
+            Tcp(address, port) => agent.tcp(address, port),
+            Udp(address, port) => agent.udp(address, port),
+            Ping(address) => agent.ping(address),
+            Ask(name, over) => ask(agent, name, over),
+        }
+    }
+
+    /// The arguments of `explain` for the same thing.
+    fn question(self) -> Vec<String> {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        match self {
+            Name(name, port) | Name6(name, port) => words(&["--domain", name, "--port", &port.to_string()]),
+            Tcp(address, port) => words(&["--ip", address, "--port", &port.to_string()]),
+            Udp(address, port) => words(&["--ip", address, "--port", &port.to_string(), "--protocol", "udp"]),
+            Ping(address) => words(&["--ip", address]),
+            Ask(name, _) => words(&["--domain", name]),
+        }
+    }
 }
 
 /// A finished line, as text.
@@ -63,7 +146,7 @@ fn main() -> ExitCode {
     world.gateway.enforce(POLICY);
     eprintln!("demo: the agents try their luck\n");
 
-    let lines: Vec<Line> = rows(&world).iter().map(|row| attempt(&world, row)).collect();
+    let lines: Vec<Line> = ROWS.iter().map(|row| attempt(&world, *row)).collect();
     print_table(&lines);
     let asked = world.internet.foreign.asked().len();
     let wrong = lines.iter().filter(|line| !line.as_due).count();
@@ -93,143 +176,6 @@ fn names(world: &World) {
     }
 }
 
-fn rows(world: &World) -> Vec<Row<'_>> {
-    let (one, two, bystander) = (("agent-1", &world.a), ("agent-2", &world.b), ("bystander", &world.c));
-    let mut rows = Vec::new();
-    let mut row = |(who, agent), tried, due, explain, action: Box<dyn Fn(&Agent) -> Outcome>| {
-        rows.push(Row { who, agent, tried, due, explain, action });
-    };
-    row(
-        one,
-        "https to api.openai.com",
-        Allowed,
-        &["--domain", "api.openai.com", "--port", "443"],
-        Box::new(|agent| agent.reach("api.openai.com", 443)),
-    );
-    row(
-        one,
-        "the same over IPv6",
-        Allowed,
-        &["--domain", "api.openai.com", "--port", "443"],
-        Box::new(|agent| agent.reach6("api.openai.com", 443)),
-    );
-    row(
-        one,
-        "ssh to api.openai.com",
-        Refused(Packet),
-        &["--domain", "api.openai.com", "--port", "22"],
-        Box::new(|agent| agent.reach("api.openai.com", 22)),
-    );
-    row(
-        one,
-        "https to pastebin.com",
-        Refused(Dns),
-        &["--domain", "pastebin.com", "--port", "443"],
-        Box::new(|agent| agent.reach("pastebin.com", 443)),
-    );
-    row(
-        two,
-        "https to codeload.github.com",
-        Allowed,
-        &["--domain", "codeload.github.com", "--port", "443"],
-        Box::new(|agent| agent.reach("codeload.github.com", 443)),
-    );
-    row(
-        two,
-        "https to api.openai.com (agent-1's)",
-        Refused(Dns),
-        &["--domain", "api.openai.com", "--port", "443"],
-        Box::new(|agent| agent.reach("api.openai.com", 443)),
-    );
-    row(
-        two,
-        "https to agent-1's leased address",
-        Refused(Packet),
-        &["--ip", "93.184.216.34", "--port", "443"],
-        Box::new(|agent| agent.tcp("93.184.216.34", 443)),
-    );
-    row(
-        one,
-        "https to 93.184.216.35, its neighbour",
-        Refused(Packet),
-        &["--ip", "93.184.216.35", "--port", "443"],
-        Box::new(|agent| agent.tcp("93.184.216.35", 443)),
-    );
-    row(
-        one,
-        "asks 8.8.8.8 for pastebin.com",
-        Refused(Dns),
-        &["--domain", "pastebin.com"],
-        Box::new(|agent| ask(agent, "pastebin.com", Over::Udp)),
-    );
-    row(
-        one,
-        "the same over TCP",
-        Refused(Dns),
-        &["--domain", "pastebin.com"],
-        Box::new(|agent| ask(agent, "pastebin.com", Over::Tcp)),
-    );
-    row(
-        one,
-        "DNS over TLS to 8.8.8.8",
-        Refused(Packet),
-        &["--ip", "8.8.8.8", "--port", "853"],
-        Box::new(|agent| agent.tcp(FOREIGN[0], 853)),
-    );
-    row(
-        one,
-        "https to 45.60.1.7 (45.60.1.0/24 is allowed)",
-        Allowed,
-        &["--ip", "45.60.1.7", "--port", "443"],
-        Box::new(|agent| agent.tcp("45.60.1.7", 443)),
-    );
-    row(
-        one,
-        "https to 45.60.1.66 (denied in it)",
-        Refused(Packet),
-        &["--ip", "45.60.1.66", "--port", "443"],
-        Box::new(|agent| agent.tcp("45.60.1.66", 443)),
-    );
-    row(
-        one,
-        "QUIC to 45.60.2.2",
-        Refused(Packet),
-        &["--ip", "45.60.2.2", "--port", "443", "--protocol", "udp"],
-        Box::new(|agent| agent.udp("45.60.2.2", 443)),
-    );
-    row(one, "ping 45.60.1.7", Allowed, &["--ip", "45.60.1.7"], Box::new(|agent| agent.ping("45.60.1.7")));
-    row(one, "ping 45.60.2.2", Refused(Packet), &["--ip", "45.60.2.2"], Box::new(|agent| agent.ping("45.60.2.2")));
-    row(
-        one,
-        "ssh to the gateway",
-        Refused(Packet),
-        &["--ip", "192.168.10.1", "--port", "22"],
-        Box::new(|agent| agent.tcp(agent.router4, 22)),
-    );
-    row(
-        one,
-        "hooks.example.org, which points at agent-2",
-        Refused(Dns),
-        &[],
-        Box::new(|agent| agent.reach("hooks.example.org", 443)),
-    );
-    row(
-        one,
-        "docs.example.org, an alias of a tracker",
-        Refused(Dns),
-        &[],
-        Box::new(|agent| agent.reach("docs.example.org", 443)),
-    );
-    row(
-        bystander,
-        "ssh to 45.60.2.2 (not in scope)",
-        Allowed,
-        &["--ip", "45.60.2.2", "--port", "22"],
-        Box::new(|agent| agent.tcp("45.60.2.2", 22)),
-    );
-    rows
-}
-
 /// Asks the foreign resolver; an answer with addresses counts as reached.
 fn ask(agent: &Agent, name: &str, over: Over) -> Outcome {
     match agent.dig(name, RecordType::A, FOREIGN[0], over) {
@@ -241,8 +187,9 @@ fn ask(agent: &Agent, name: &str, over: Over) -> Outcome {
     }
 }
 
-fn attempt(world: &World, row: &Row<'_>) -> Line {
-    let outcome = (row.action)(row.agent);
+fn attempt(world: &World, (who, tried, what, due): (Who, &str, Try, Due)) -> Line {
+    let agent = who.agent(world);
+    let outcome = what.act(agent);
     let (allowed, layer) = match &outcome {
         Outcome::Reached { .. } => (true, Packet),
         Outcome::Unresolved { .. } => (false, Dns),
@@ -253,10 +200,14 @@ fn attempt(world: &World, row: &Row<'_>) -> Line {
         Outcome::Unresolved { ede, .. } => ede.is_some(),
         other => other.after().is_some(),
     };
-    let (why, agrees) = why(world, row, &outcome, allowed);
-    let right = match row.due {
+    let (why, agrees) = match due {
+        BadAnswer => (format!("answer: {}", in_answer(&outcome)), true),
+        _ => explained(world, agent, what, allowed),
+    };
+    let right = match due {
         Allowed => allowed,
         Refused(due) => !allowed && told && layer == due,
+        BadAnswer => !allowed && told && layer == Dns,
     };
     let after = outcome.after().map_or("never".to_owned(), |after| format!("{:.2} ms", after.as_secs_f64() * 1000.0));
     let word = match (allowed, told) {
@@ -265,23 +216,26 @@ fn attempt(world: &World, row: &Row<'_>) -> Line {
         (false, false) => "no answer",
     };
     let layer = if layer == Dns { "dns" } else { "packet" };
-    let cells = [row.who.to_owned(), row.tried.to_owned(), word.to_owned(), layer.to_owned(), why, after];
+    let cells = [who.in_words().to_owned(), tried.to_owned(), word.to_owned(), layer.to_owned(), why, after];
     Line { cells, as_due: right && agrees, allowed }
 }
 
-/// The reason in words, and whether it says the same as the packets do.
-fn why(world: &World, row: &Row<'_>, outcome: &Outcome, allowed: bool) -> (String, bool) {
-    if row.explain.is_empty() {
-        return match outcome {
-            Outcome::Unresolved { ede: Some((_, text)), .. } => (format!("answer: {text}"), true),
-            other => (other.to_string(), false),
-        };
+/// The reason that came with the answer, or what came instead.
+fn in_answer(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Unresolved { ede: Some((_, text)), .. } => text.clone(),
+        other => other.to_string(),
     }
-    let said = world.gateway.explain(row.agent.v4, row.explain);
+}
+
+/// The reason and the policy line in the daemon's words, and whether they say the same as the packets do.
+fn explained(world: &World, agent: &Agent, what: Try, allowed: bool) -> (String, bool) {
+    let source = if matches!(what, Name6(..)) { agent.v6 } else { agent.v4 };
+    let question = what.question();
+    let said = world.gateway.explain(source, &question.iter().map(String::as_str).collect::<Vec<_>>());
     let text = |key: &str| said[key].as_str().unwrap_or_default().to_owned();
     let passes = ["allow", "out-of-scope"].contains(&text("verdict").as_str());
-    let path = text("path");
-    let why = if path.is_empty() { text("reason") } else { format!("{} {path}", text("reason")) };
+    let why = format!("{} {}", text("reason"), text("path")).trim_end().to_owned();
     (why, passes == allowed)
 }
 

@@ -22,11 +22,12 @@ fn denied_addresses_win_over_allowed_ones() {
 #[test]
 fn the_global_denylist_binds_every_host_and_a_hosts_only_itself() {
     let mut world = world!();
+    let both = json!({ "ips": ["93.184.216.0/24", "2606:4700::/64"] });
     world.gateway.enforce(json!({
         "version": 1, "deny": { "ips": [SITE, SITE6] },
         "hosts": {
-            "a": { "sources": A, "allow": { "ips": ["93.184.216.0/24", "2606:4700::/64"] }, "deny": { "ips": [OTHER, OTHER6] } },
-            "b": { "sources": B, "allow": { "ips": ["93.184.216.0/24", "2606:4700::/64"] } },
+            "a": { "sources": A, "allow": both, "deny": { "ips": [OTHER, OTHER6] } },
+            "b": { "sources": B, "allow": both },
         }
     }));
     for (site, other) in [(SITE, OTHER), (SITE6, OTHER6)] {

@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use hickory_proto::op::Message;
+use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::rdata::svcb::SvcParamValue;
 use hickory_proto::rr::{RData, RecordType};
 use serde_json::json;
 
-use crate::world::{FOREIGN, Over};
+use crate::world::{FOREIGN, Over, question};
 use crate::{A, AGENTS, OTHER, SITE, SITE6};
 
 /// SPEC: the budget for an upstream is 2 s; the rest is the lab's.
@@ -159,11 +161,18 @@ fn nothing_of_the_agent_but_the_question_goes_upstream() {
     let mut world = world!();
     world.internet.upstream.host("example.com", &[SITE]);
     world.gateway.enforce(json!({ "version": 1, "allow": { "domains": ["example.com"] } }));
-    world.a.reach("ExAmPlE.com", 443).must_reach();
+    // A channel out, were it passed on: an option of the agent's own making, and a client subnet (RFC 7871).
+    let mut message = Message::from_vec(&question("ExAmPlE.com", RecordType::A)).expect("we made it");
+    let edns = message.edns.as_mut().expect("we made it with EDNS");
+    edns.options_mut().insert(EdnsOption::Unknown(65_001, b"secret".to_vec()));
+    edns.options_mut().insert(EdnsOption::Unknown(8, vec![0, 1, 24, 0, 192, 168, 10]));
+    let wire = message.to_vec().expect("a question has a wire form");
+    let reply = world.a.dig_wire(&wire, world.a.router4, Over::Udp).expect("an answer");
+    assert_eq!(reply.addresses().len(), 1);
     let asked = world.internet.upstream.asked();
     assert!(!asked.is_empty());
     for question in asked {
-        assert_eq!(question.options, [] as [u16; 0], "no options of the client");
+        assert!(!question.options.contains(&65_001) && !question.options.contains(&8), "{:?}", question.options);
         assert_eq!(question.from, "45.60.255.1".parse::<IpAddr>().unwrap(), "the gateway asks");
     }
 }

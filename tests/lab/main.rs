@@ -32,12 +32,14 @@ fn rounds(usual: usize) -> usize {
     std::env::var("LAB_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
+mod daemon;
 mod deny;
 mod dns;
 mod hosts;
 mod icmp;
 mod kill9;
 mod lease;
+mod monitor;
 mod notrack;
 mod ports;
 mod refusal;

@@ -14,7 +14,7 @@ fn policy(turn: usize) -> Value {
     ips.insert((turn * 7) % 50, SITE);
     ips.insert((turn * 3) % 50, SITE6);
     let domain = format!("d{turn}.example.com");
-    let ports = if turn % 2 == 0 { json!([443]) } else { json!([80, 443]) };
+    let ports = if turn.is_multiple_of(2) { json!([443]) } else { json!([80, 443]) };
     json!({ "version": 1, "hosts": {
         "a": { "sources": A, "allow": { "ips": ips, "domains": [domain], "ports": ports } },
         format!("b{}", turn % 3): { "sources": B, "allow": { "ips": ips } } } })

@@ -85,18 +85,22 @@ pub fn question(name: &str, kind: RecordType) -> Vec<u8> {
 impl Agent {
     /// Asks `server`; `Err` is what came instead of an answer.
     pub fn dig(&self, name: &str, kind: RecordType, server: impl Address, over: Over) -> Result<Reply, Outcome> {
-        let wire = question(name, kind);
+        self.dig_wire(&question(name, kind), server, over)
+    }
+
+    /// [`Agent::dig`] for a question in wire form, whatever it may contain.
+    pub fn dig_wire(&self, wire: &[u8], server: impl Address, over: Over) -> Result<Reply, Outcome> {
         let to = SocketAddr::new(server.address(), 53);
         let start = Instant::now();
         let answer = self.netns.enter(|| match over {
-            Over::Udp => ask_udp(to, &wire),
-            Over::Tcp => ask_tcp(to, &wire),
+            Over::Udp => ask_udp(to, wire),
+            Over::Tcp => ask_tcp(to, wire),
         });
         let after = start.elapsed();
         match answer {
             Ok(bytes) => match Message::from_vec(&bytes) {
                 Ok(message) => Ok(Reply { message, after }),
-                Err(e) => panic!("{to} answers {name} with bytes that are no DNS message: {e}"),
+                Err(e) => panic!("{to} answers with bytes that are no DNS message: {e}"),
             },
             Err(e) if e.kind() == std::io::ErrorKind::ConnectionRefused => Err(Outcome::Refused { after }),
             Err(_) => Err(Outcome::TimedOut),

@@ -13,12 +13,12 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::netns::Netns;
+use super::netns::{DIRECTORIES, Netns};
 use super::servers::Servers;
 
 /// How long the daemon may take until it says READY; the promise for small policies is far below.
 const READY: Duration = Duration::from_secs(10);
-/// How long the daemon may take to end after SIGTERM.
+/// How long the daemon may take to end after SIGTERM, or to give up.
 const END: Duration = Duration::from_secs(10);
 
 /// The settings the lab's daemon runs with; `{dir}` is the daemon's own directory.
@@ -71,8 +71,8 @@ pub struct Gateway {
 
 impl Gateway {
     pub(super) fn new(netns: Arc<Netns>) -> Self {
-        let dir =
-            tempfile::Builder::new().prefix("clawgress-lab-").tempdir().expect("the temporary directory is writable");
+        let prefix = format!("{DIRECTORIES}{}-", netns.name);
+        let dir = tempfile::Builder::new().prefix(&prefix).tempdir().expect("the temporary directory is writable");
         let this = Self { servers: Servers::new(netns.clone()), netns, dir, daemon: None };
         for part in ["state", "run"] {
             std::fs::create_dir(this.path(part)).expect("the temporary directory is writable");
@@ -115,10 +115,9 @@ impl Gateway {
         let end = Instant::now() + READY;
         let mut notice = [0; 1024];
         loop {
-            if let Ok(length) = notices.recv(&mut notice) {
-                if String::from_utf8_lossy(&notice[..length]).lines().any(|line| line == "READY=1") {
-                    return;
-                }
+            let length = notices.recv(&mut notice).unwrap_or(0);
+            if String::from_utf8_lossy(&notice[..length]).lines().any(|line| line == "READY=1") {
+                return;
             }
             let ended = self.daemon.as_mut().and_then(|child| child.try_wait().ok().flatten());
             if ended.is_some() || Instant::now() > end {
@@ -147,6 +146,14 @@ impl Gateway {
         self.daemon = Some(child.expect("iproute2 is installed"));
     }
 
+    /// Starts the daemon and waits until it gives up; panics where it does not. Standard error is the log.
+    #[track_caller]
+    pub fn fail_to_start(&mut self) -> Ran {
+        self.launch();
+        let status = self.wait_for_end("does not give up");
+        Ran { code: status.code(), stdout: String::new(), stderr: self.log() }
+    }
+
     /// Everything the daemon logged so far, over all its starts.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
@@ -164,6 +171,11 @@ impl Gateway {
     #[track_caller]
     pub fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
+        self.wait_for_end("does not end on SIGTERM")
+    }
+
+    #[track_caller]
+    fn wait_for_end(&mut self, otherwise: &str) -> ExitStatus {
         let mut child = self.daemon.take().expect("the daemon runs");
         let end = Instant::now() + END;
         loop {
@@ -173,7 +185,7 @@ impl Gateway {
             if Instant::now() > end {
                 let _ = child.kill();
                 let _ = child.wait();
-                panic!("the daemon does not end on SIGTERM; its log:\n{}", self.log());
+                panic!("the daemon {otherwise}; its log:\n{}", self.log());
             }
             std::thread::sleep(Duration::from_millis(10));
         }

@@ -18,6 +18,8 @@ use nix::unistd::Pid;
 
 /// First part of every name this lab gives to a namespace.
 const PREFIX: &str = "lab-";
+/// What comes before it in the names of temporary directories.
+pub const DIRECTORIES: &str = "clawgress-";
 /// Where `ip netns` keeps its names.
 const NAMES: &str = "/run/netns";
 
@@ -127,18 +129,29 @@ fn remove(name: &str) {
     let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
 }
 
-/// Removes the namespaces of runs that were killed, and what still runs in them.
+/// Removes what killed runs left: their namespaces, what still runs in those, and their temporary directories.
 fn sweep() {
-    let Ok(names) = std::fs::read_dir(NAMES) else { return };
-    for name in names.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
-        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
-        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            for pid in processes_in(&name) {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
-            remove(&name);
+    let of_the_dead = |name: &str| {
+        let rest = name.strip_prefix(DIRECTORIES).unwrap_or(name).strip_prefix(PREFIX);
+        let owner = rest.and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        // A process that nobody waited for still has its directory in /proc, but no program any more.
+        owner.is_some_and(|pid| std::fs::read_link(format!("/proc/{pid}/exe")).is_err())
+    };
+    for name in names_in(Path::new(NAMES)).filter(|name| of_the_dead(name)) {
+        for pid in processes_in(&name) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
         }
+        remove(&name);
     }
+    let directories = std::env::temp_dir();
+    for name in names_in(&directories).filter(|name| name.starts_with(DIRECTORIES) && of_the_dead(name)) {
+        let _ = std::fs::remove_dir_all(directories.join(name));
+    }
+}
+
+fn names_in(directory: &Path) -> impl Iterator<Item = String> + use<> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
 }
 
 /// The processes (not threads) that live in the namespace.
