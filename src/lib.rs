@@ -1,5 +1,8 @@
 //! Clawgress: an egress gateway for AI agents.
 
 pub mod core;
+pub mod daemon;
 pub mod plan;
 pub mod policy;
+pub mod settings;
+pub mod store;
