@@ -1,7 +1,10 @@
 //! Clawgress: an egress gateway for AI agents.
 
 pub mod core;
+pub mod daemon;
 pub mod dns;
 pub mod nft;
 pub mod plan;
 pub mod policy;
+pub mod settings;
+pub mod store;

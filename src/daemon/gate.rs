@@ -15,7 +15,7 @@ use crate::core::Pending;
 use crate::core::classes::Classes;
 use crate::core::lease::{Acked, LeaseError, LeaseRequest, Leaser};
 use crate::core::state::{State, World};
-use crate::nft::{ErrorKind, Held, Kernel, KernelError};
+use crate::nft::{ErrorKind, Kernel, KernelError};
 use crate::plan::ops::{Op, Table, diff};
 use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
@@ -51,7 +51,10 @@ impl Handle {
     ///
     /// # Errors
     /// The gate has stopped.
-    pub async fn run<R: Send + 'static>(&self, job: impl FnOnce(&mut Gate) -> R + Send + 'static) -> Result<R, Stopped> {
+    pub async fn run<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Gate) -> R + Send + 'static,
+    ) -> Result<R, Stopped> {
         let (done, result) = oneshot::channel();
         let message = Message::Job(Box::new(move |gate| {
             let _ = done.send(job(gate));
@@ -268,12 +271,13 @@ impl Gate {
         self.kernel.commit(&ops).map(|()| true)
     }
 
-    /// What the kernel holds.
+    /// The table as text: the kernel's sets with what is in them now, and our rules where the kernel has them.
     ///
     /// # Errors
     /// It cannot be read.
-    pub fn held(&mut self) -> Result<Option<Held>, KernelError> {
-        self.kernel.read()
+    pub fn text(&mut self) -> Result<String, KernelError> {
+        let Some(read) = self.kernel.read()? else { return Ok("# there is no table: nothing is enforced\n".into()) };
+        Ok(held::render(&read, &self.state.expected(self.now())))
     }
 
     /// The kernel's writer, for what is no transaction of the table.

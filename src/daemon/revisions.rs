@@ -7,11 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono::Utc;
-use serde::Serialize;
-use serde_json::{Value, json};
 
-use super::gate::{Applied, Handle};
-use crate::policy::{Diagnostic, Policy, digest, normalised, not_yet_enforced, parse_with_warnings};
+use super::gate::Handle;
+use crate::policy::{Diagnostic, Policy, digest, not_yet_enforced, parse_with_warnings};
 use crate::store::{Origin, Revision, RevisionMeta, Store};
 
 /// The revision in force.
@@ -39,18 +37,20 @@ impl Rejected {
 }
 
 /// A policy that came into force.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct Accepted {
     /// Its number.
     pub revision: u64,
     /// SHA-256 of the policy's normal form.
     pub sha256: String,
-    /// True: the kernel has it.
-    pub applied: bool,
-    /// What changed, in numbers.
-    pub changes: Value,
-    /// What is worth a second look in the policy, or went wrong after it came into force.
-    pub warnings: Vec<String>,
+    /// Operations in the kernel's transaction.
+    pub operations: u64,
+    /// Classes of live flows that ended.
+    pub cut: usize,
+    /// What is odd about the policy though legal.
+    pub warnings: Vec<Diagnostic>,
+    /// What went wrong after it came into force.
+    pub trouble: Vec<String>,
 }
 
 /// See the module.
@@ -133,7 +133,7 @@ impl Revisions {
             Err(error) => {
                 let trouble = format!("in force, but not stored: {error}");
                 self.trouble.push(trouble.clone());
-                accepted.warnings.push(trouble);
+                accepted.trouble.push(trouble);
             }
         }
         Ok(accepted)
@@ -190,16 +190,17 @@ impl Revisions {
             .await
             .map_err(|stopped| Rejected::plain(stopped.to_string()))?
             .map_err(|refused| refusal(&refused))?;
-        let mut warnings: Vec<String> = parsed.warnings.iter().map(ToString::to_string).collect();
+        let mut trouble = Vec::new();
         if again.is_none() {
             let meta = RevisionMeta { revision, sha256: sha256.clone(), origin, applied_at: Utc::now() };
             let current = Current { meta: kept.map_or(meta, |last| last.meta.clone()), policy };
             if kept.is_none() {
-                warnings.extend(self.record(&current, text));
+                trouble.extend(self.record(&current, text));
             }
             self.current = Some(current);
         }
-        Ok(Accepted { revision, sha256, applied: true, changes: changes(applied), warnings })
+        let operations = applied.operations as u64;
+        Ok(Accepted { revision, sha256, operations, cut: applied.cut, warnings: parsed.warnings, trouble })
     }
 
     /// The policy is in force whatever happens here; a failure is said and shows in `status`.
@@ -225,11 +226,10 @@ fn refusal(refused: &super::gate::Refused) -> Rejected {
         message: refused.what.clone(),
         hint: Some("what was enforced before is still enforced".into()),
     });
-    Rejected { message: format!("{}; what was enforced before is still enforced", refused.what), errors: errors.collect() }
-}
-
-fn changes(applied: Applied) -> Value {
-    json!({ "operations": applied.operations, "flows_cut": applied.cut })
+    Rejected {
+        message: format!("{}; what was enforced before is still enforced", refused.what),
+        errors: errors.collect(),
+    }
 }
 
 fn describe(rejected: &Rejected) -> String {
@@ -249,9 +249,4 @@ pub fn sizes(policy: &Policy) -> (usize, usize) {
     let lists = policy.hosts.values().map(|host| &host.allow).chain([&policy.allow]);
     let domains = lists.filter_map(|allow| allow.domains.as_ref()).map(|list| list.entries.len()).sum();
     (policy.hosts.len(), domains)
-}
-
-/// The policy in force as `show` prints it.
-pub fn shown(policy: &Policy) -> Value {
-    normalised(policy)
 }

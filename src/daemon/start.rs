@@ -17,7 +17,7 @@ use crate::dns;
 use crate::nft::{Kernel, Options};
 use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
-use crate::settings::{self, OutOfScope, Settings};
+use crate::settings::{self, OutOfScope, Settings, Source};
 use crate::store::{Origin, Store};
 
 /// Threads for DNS and control; the gate and the watch have their own.
@@ -109,9 +109,12 @@ async fn wait(mut stopped: channel::Receiver<bool>) {
 }
 
 fn dns_settings(settings: &Settings) -> anyhow::Result<dns::Settings> {
-    let upstreams = settings.dns.upstreams.iter().flatten().map(|text| {
-        text.parse().map_err(|error: dns::UpstreamError| anyhow::anyhow!("dns.upstreams: {error}"))
-    });
+    let upstreams = settings
+        .dns
+        .upstreams
+        .iter()
+        .flatten()
+        .map(|text| text.parse().map_err(|error: dns::UpstreamError| anyhow::anyhow!("dns.upstreams: {error}")));
     Ok(dns::Settings {
         listen: settings.dns.listen.clone(),
         upstreams: upstreams.collect::<anyhow::Result<_>>()?,
@@ -165,7 +168,9 @@ fn report(revisions: &Revisions) {
             current.meta.sha256.get(..12).unwrap_or_default()
         ),
         None if revisions.trouble.is_empty() => {
-            warn!("unconfigured: no policy was ever stored, so nothing is enforced; import one: clawgress import --policy FILE");
+            warn!(
+                "unconfigured: no policy was ever stored, so nothing is enforced; import one: clawgress import --policy FILE"
+            );
         }
         None => error!("no policy is in force; import one: clawgress import --policy FILE"),
     }
@@ -188,9 +193,17 @@ async fn until_told(office: &Arc<Office>) -> anyhow::Result<()> {
     }
 }
 
+/// The file to read again; `None`: wherever the settings are found.
+fn named(settings: &Settings) -> Option<&std::path::Path> {
+    match &settings.source {
+        Source::Named(path) => Some(path),
+        Source::Found(_) | Source::Defaults => None,
+    }
+}
+
 async fn reload(office: &Arc<Office>) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
-    match settings::load(office.settings.origin.path()) {
+    match settings::load(named(&office.settings)) {
         Ok(fresh) if fresh == office.settings => {}
         Ok(_) => warn!("the settings file changed; its settings take effect when the daemon is started again"),
         Err(error) => error!("settings not read again, the old ones stay: {error}"),

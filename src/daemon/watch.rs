@@ -84,8 +84,14 @@ pub fn table(gate: Handle) {
 fn repair(runtime: &tokio::runtime::Handle, gate: &Handle, event: Option<&Event>) -> bool {
     match runtime.block_on(gate.run(super::gate::Gate::repair)) {
         Ok(Ok(true)) => {
-            if let Some(event) = event {
-                warn!("{event}; the table was restored");
+            match event {
+                Some(Event::Changed(who)) => {
+                    warn!("{} (process {}) changed the table; it was restored", who.name, who.pid);
+                }
+                Some(Event::Deleted(who)) => {
+                    warn!("{} (process {}) removed the table; it was restored", who.name, who.pid);
+                }
+                Some(Event::Lost) | None => warn!("the table was not as it should be; it was restored"),
             }
             true
         }

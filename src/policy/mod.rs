@@ -12,7 +12,7 @@ pub mod parse;
 mod reader;
 pub mod reference;
 pub mod schema;
-mod wording;
+pub(crate) mod wording;
 
 pub use diagnostic::{Diagnostic, Mistake};
 pub use enforceable::not_yet_enforced;

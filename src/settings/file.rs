@@ -1,0 +1,99 @@
+//! Finding and reading the settings file.
+
+use std::fmt;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use super::{DEFAULT_FILES, Mistake, Settings, parse};
+use crate::store::words;
+
+/// The longest settings file that is read, bytes: far above any real one, far below what would hurt.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// Where settings are from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// From the file that the user named.
+    Named(PathBuf),
+    /// From the first of [`DEFAULT_FILES`] that exists.
+    Found(PathBuf),
+    /// There is no file.
+    Defaults,
+}
+
+/// Why there are no settings.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read the settings {}: {reason}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not, in words.
+        reason: String,
+    },
+    /// The file has mistakes; one line each.
+    #[error("the settings {} have {}:{}", path.display(), count(mistakes.len()), Lines(mistakes))]
+    Mistakes {
+        /// The file.
+        path: PathBuf,
+        /// All of them, in the order of the file.
+        mistakes: Vec<Mistake>,
+    },
+}
+
+fn count(mistakes: usize) -> String {
+    if mistakes == 1 { "a mistake".to_owned() } else { format!("{mistakes} mistakes") }
+}
+
+struct Lines<'m>(&'m [Mistake]);
+
+impl fmt::Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
+    }
+}
+
+/// The settings of the file that the user named, else of the first of [`DEFAULT_FILES`] that exists, else the
+/// defaults.
+///
+/// # Errors
+/// The file is named and not there, cannot be read, or has mistakes.
+pub fn load(named: Option<&Path>) -> Result<Settings, LoadError> {
+    load_from(named, &DEFAULT_FILES.map(Path::new))
+}
+
+pub(super) fn load_from(named: Option<&Path>, defaults: &[&Path]) -> Result<Settings, LoadError> {
+    if let Some(path) = named {
+        let settings = read(path).map_err(|error| unreadable(path, &error))?;
+        return understand(path, &settings, Source::Named(path.to_owned()));
+    }
+    for path in defaults {
+        match read(path) {
+            Ok(bytes) => return understand(path, &bytes, Source::Found((*path).to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(unreadable(path, &error)),
+        }
+    }
+    Ok(Settings::default())
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> LoadError {
+    LoadError::Read { path: path.to_owned(), reason: words(error) }
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn understand(path: &Path, bytes: &[u8], source: Source) -> Result<Settings, LoadError> {
+    let refused = |reason: &str| LoadError::Read { path: path.to_owned(), reason: reason.to_owned() };
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(refused("it is over 1 MiB long, so it is not a settings file"));
+    }
+    let text = std::str::from_utf8(bytes).map_err(|_| refused("it is not a text in UTF-8; save it as UTF-8"))?;
+    let settings = parse(text).map_err(|mistakes| LoadError::Mistakes { path: path.to_owned(), mistakes })?;
+    Ok(Settings { source, ..settings })
+}

@@ -1,0 +1,239 @@
+//! `clawgress.toml`: where things are and how the gateway's DNS is reached (SPEC section 4). Everything about *who may
+//! talk to what* is in the policy, not here.
+//!
+//! [`parse`] is pure: text to [`Settings`], or to every mistake in it, each with line and key. [`load`] finds the file.
+
+mod file;
+mod keys;
+mod reader;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+pub use file::{LoadError, Source, load};
+pub use keys::parse;
+
+/// Where the settings are looked for when nobody names a file, first come first served: the one that a router's
+/// configuration renders, then the one that people edit.
+pub const DEFAULT_FILES: [&str; 2] = ["/run/clawgress/clawgress.toml", "/etc/clawgress/clawgress.toml"];
+
+/// The name of the control socket in the runtime directory.
+pub const SOCKET_NAME: &str = "clawgress.sock";
+
+/// The longest path of a Unix socket, bytes (`sun_path` without its closing zero, unix(7)).
+pub const MAX_SOCKET_PATH: usize = 107;
+
+/// The settings, every value legal, absent ones filled in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The file with the stored policy. Absolute.
+    pub policy: PathBuf,
+    /// Revisions and what else outlives the daemon. Absolute.
+    pub state_dir: PathBuf,
+    /// The control socket's directory. Absolute.
+    pub runtime_dir: PathBuf,
+    /// The gateway's DNS.
+    pub dns: Dns,
+    /// The REST API, if the file has the section.
+    pub api: Option<Api>,
+    /// The decision log.
+    pub log: Log,
+    /// The kernel's table.
+    pub kernel: Kernel,
+    /// What the file asks for and this version does not do, one sentence each, for the daemon to log.
+    pub not_yet: Vec<String>,
+    /// Where the settings are from.
+    pub source: Source,
+}
+
+/// `[dns]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// Addresses to listen on. Never empty, no port 0, none twice.
+    pub listen: Vec<SocketAddr>,
+    /// Where allowed names are asked, as written; `None`: the servers of `/etc/resolv.conf`. Never an empty list.
+    pub upstreams: Option<Vec<String>>,
+    /// Whether port-53 traffic in scope comes to the gateway's DNS whatever its destination.
+    pub redirect: bool,
+    /// Queries from outside the scope.
+    pub out_of_scope: OutOfScope,
+}
+
+/// What happens to queries that reach the listener from outside the policy's scope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OutOfScope {
+    /// They are refused.
+    Refuse,
+    /// They are answered without filter.
+    Forward,
+}
+
+/// `[api]`: read and checked, not served by this version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// Certificate and key files; `None`: plain HTTP.
+    pub tls: Option<Tls>,
+    /// Who may call.
+    pub keys: Vec<ApiKey>,
+    /// Whether `GET /metrics` answers.
+    pub metrics: bool,
+}
+
+/// Certificate and private key, PEM files. Absolute paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate chain.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// One key of the REST API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKey {
+    /// The name by which logs call it.
+    pub id: String,
+    /// The secret, or where it is.
+    pub secret: Secret,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// A secret, here or in a file. Its `Debug` form does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// Written in the settings.
+    Here(String),
+    /// In a file of its own.
+    InFile(PathBuf),
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Here(_) => f.write_str("Here(…)"),
+            Self::InFile(path) => write!(f, "InFile({})", path.display()),
+        }
+    }
+}
+
+/// What a key of the REST API may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Ask.
+    Read,
+    /// Ask and change.
+    Write,
+}
+
+/// `[log]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Which decisions are recorded.
+    pub decisions: Decisions,
+}
+
+/// Which decisions are recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decisions {
+    /// All.
+    All,
+    /// Those that block.
+    Block,
+    /// None.
+    None,
+}
+
+/// `[kernel]`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// Whether the daemon owns the table where the kernel can say so (6.9 and later): nobody else can change it then.
+    pub lock_table: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            policy: "/config/clawgress/policy.json".into(),
+            state_dir: "/var/lib/clawgress".into(),
+            runtime_dir: "/run/clawgress".into(),
+            dns: Dns::default(),
+            api: None,
+            log: Log { decisions: Decisions::Block },
+            kernel: Kernel { lock_table: true },
+            not_yet: Vec::new(),
+            source: Source::Defaults,
+        }
+    }
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        let port = 53;
+        Self {
+            listen: vec![
+                (std::net::Ipv4Addr::UNSPECIFIED, port).into(),
+                (std::net::Ipv6Addr::UNSPECIFIED, port).into(),
+            ],
+            upstreams: None,
+            redirect: true,
+            out_of_scope: OutOfScope::Refuse,
+        }
+    }
+}
+
+impl Settings {
+    /// The control socket.
+    pub fn socket(&self) -> PathBuf {
+        socket_in(&self.runtime_dir)
+    }
+
+    /// Reads the settings again, from where they came (for `SIGHUP`).
+    ///
+    /// # Errors
+    /// As [`load`]; these settings stay good.
+    pub fn reload(&self) -> Result<Self, LoadError> {
+        match &self.source {
+            Source::Named(path) => load(Some(path)),
+            Source::Found(_) | Source::Defaults => load(None),
+        }
+    }
+}
+
+/// The control socket in a runtime directory.
+pub fn socket_in(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join(SOCKET_NAME)
+}
+
+/// One mistake in the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mistake {
+    /// The line, from 1; `None`: the mistake has no place.
+    pub line: Option<usize>,
+    /// The key, such as `dns.listen[1]`; empty: the text as a whole.
+    pub key: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Mistake {
+    /// One line: place, message and hint.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(line) = self.line {
+            write!(f, "line {line}: ")?;
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(&self.message)?;
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "; {hint}"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+use std::path::Path;
+
+use super::file::load_from;
+use super::*;
+
+/// The mistakes of a text, one line each.
+fn mistakes(text: &str) -> Vec<String> {
+    parse(text).expect_err("the text has mistakes").iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn nothing_written_is_the_defaults() {
+    assert_eq!(parse(""), Ok(Settings::default()));
+    assert_eq!(parse("\u{feff}# only a remark\n[dns]\n"), Ok(Settings::default()));
+}
+
+#[test]
+fn the_shipped_file_shows_the_defaults() {
+    let shipped = include_str!("../../packaging/clawgress.toml");
+    assert_eq!(parse(shipped), Ok(Settings::default()));
+    let mut shown = 0;
+    let bare: Vec<&str> = shipped
+        .lines()
+        .map(|line| {
+            let key =
+                line.strip_prefix('#').filter(|rest| rest.starts_with(|c: char| c.is_ascii_lowercase() || c == '['));
+            shown += usize::from(key.is_some());
+            key.unwrap_or(line)
+        })
+        .collect();
+    assert_eq!(shown, 9, "the file shows every section and key of this version");
+    assert_eq!(parse(&bare.join("\n")), Ok(Settings::default()));
+}
+
+#[test]
+fn everything_of_the_contract_is_read() {
+    let settings = parse(
+        r#"
+policy      = "/p/policy.json"
+state_dir   = "/s"
+runtime_dir = "/r"
+[dns]
+listen    = ["192.168.10.1:53", "[fd00::1]:5353"]
+upstreams = ["tls://9.9.9.9#dns.quad9.net", " 1.1.1.1 "]
+redirect  = false
+out_of_scope = "forward"
+[api]
+listen = "127.0.0.1:1"
+tls    = { certificate = "/c", key = "/k" }
+keys   = [ { id = "a", key = "s3cret", role = "write" }, { id = "b", key_file = "/b.key", role = "read" } ]
+metrics = true
+[log]
+decisions = "all"
+[kernel]
+lock_table = false
+"#,
+    )
+    .unwrap();
+    assert_eq!(settings.policy, Path::new("/p/policy.json"));
+    assert_eq!((settings.state_dir.as_path(), settings.runtime_dir.as_path()), (Path::new("/s"), Path::new("/r")));
+    assert_eq!(settings.socket(), Path::new("/r/clawgress.sock"));
+    assert_eq!(settings.dns.listen, ["192.168.10.1:53".parse().unwrap(), "[fd00::1]:5353".parse().unwrap()]);
+    assert_eq!(settings.dns.upstreams.as_deref(), Some(&["tls://9.9.9.9#dns.quad9.net".into(), "1.1.1.1".into()][..]));
+    assert!(!settings.dns.redirect && !settings.kernel.lock_table);
+    assert_eq!((settings.dns.out_of_scope, settings.log.decisions), (OutOfScope::Forward, Decisions::All));
+    let shown = format!("{settings:?}");
+    assert!(!shown.contains("s3cret"), "{shown}");
+    let api = settings.api.unwrap();
+    assert!(api.metrics && api.tls.is_some());
+    assert_eq!(api.keys[0].secret, Secret::Here("s3cret".into()));
+    assert_eq!((api.keys[1].role, &api.keys[1].secret), (Role::Read, &Secret::InFile("/b.key".into())));
+    assert_eq!(
+        settings.not_yet,
+        [
+            "[api]: the REST API is not part of this version; nothing listens",
+            "[log]: the decision log is not part of this version; nothing is recorded"
+        ]
+    );
+}
+
+#[test]
+fn every_mistake_is_told_with_its_line() {
+    let text = "polcy = \"/p\"\nstate_dir = \"var\"\nredirect = true\n[dns]\nlisten = [\"1.2.3.4\", \"::\", \"x\", \
+                \"1.2.3.4:0\"]\nupstreams = []\nredirect = \"yes\"\nout_of_scope = \"refused\"\n[kernel]\nlock = true\n\"a b\" = 1\n";
+    assert_eq!(
+        mistakes(text),
+        [
+            "line 1: polcy: unknown key; did you mean \"policy\"?",
+            "line 2: state_dir: \"var\" is not an absolute path; start it with /, as in \"/var/lib/clawgress\"",
+            "line 3: redirect: unknown key; redirect belongs in [dns]",
+            "line 5: dns.listen[0]: \"1.2.3.4\" is not ADDRESS:PORT; the port is missing, as in \"192.168.10.1:53\"",
+            "line 5: dns.listen[1]: \"::\" is not ADDRESS:PORT; write the IPv6 address in brackets and the port after \
+             it, as in \"[::]:53\"",
+            "line 5: dns.listen[2]: \"x\" is not ADDRESS:PORT; write an IP address and a port, as in \
+             \"192.168.10.1:53\"",
+            "line 5: dns.listen[3]: port 0 is no port to listen on; for example \"192.168.10.1:53\"",
+            "line 6: dns.upstreams: is empty: no name could be resolved; name one, or remove the line to use the \
+             servers of /etc/resolv.conf",
+            "line 7: dns.redirect: should be true or false, without quotes, not a text; for example redirect = true",
+            "line 8: dns.out_of_scope: \"refused\" is not known here; did you mean \"refuse\"?",
+            "line 10: kernel.lock: unknown key; known here: lock_table",
+            "line 11: kernel.\"a b\": unknown key; known here: lock_table",
+        ]
+    );
+}
+
+#[test]
+fn values_that_cannot_work_are_refused() {
+    assert_eq!(
+        mistakes("policy = \"/config/\""),
+        ["line 1: policy: \"/config/\" is a directory; name the file, as in \"/config/clawgress/policy.json\""]
+    );
+    assert_eq!(
+        mistakes("policy = 3"),
+        ["line 1: policy: should be a text in quotes, not a whole number; for example policy = \
+         \"/config/clawgress/policy.json\""]
+    );
+    assert!(mistakes("policy = \"/a\\u0000b\"")[0].contains("characters that do not show"));
+    assert!(mistakes(&format!("runtime_dir = \"/{}\"", "r".repeat(100)))[0].contains("choose a shorter path"));
+    assert!(mistakes("[dns]\nlisten = []")[0].starts_with("line 2: dns.listen: is empty"));
+    assert!(mistakes("[dns]\nlisten = [\"[::]:53\", \"[::]:53\"]")[0].contains("is there already"));
+    assert!(mistakes("dns = 1")[0].contains("write [dns] on a line of its own"));
+}
+
+#[test]
+fn a_text_that_is_no_toml_is_told_as_such() {
+    assert_eq!(mistakes("[dns]\n[dns]\n").len(), 1);
+    let twice = &mistakes("policy = \"/a\"\npolicy = \"/b\"\n")[0];
+    assert_eq!(twice, "line 2: duplicate key; keep one of the two");
+    let open = &mistakes("\npolicy = \"/a\nx = 1\n")[0];
+    assert!(open.starts_with("line 2: "), "{open}");
+    assert!(!open.contains('\n'), "{open}");
+}
+
+#[test]
+fn keys_of_the_api_are_checked() {
+    let wrong = mistakes(
+        "[api]\nkeys = [ { id = \"a\", role = \"admin\" }, { key = \"x\", key_file = \"/x\", role = \"read\" }, 7 ]\n\
+         tls = { certificate = \"/c\" }\n",
+    );
+    let all = wrong.join("\n");
+    for part in [
+        "api.keys[0].role: \"admin\" is not known here; write \"read\" or \"write\"",
+        "api.keys[0]: key is missing",
+        "api.keys[1]: id is missing",
+        "api.keys[1].key_file: key is there as well",
+        "api.keys[2]: should be { … }",
+        "line 3: api.tls: key is missing",
+    ] {
+        assert!(all.contains(part), "{part}:\n{all}");
+    }
+}
+
+#[test]
+fn a_named_file_must_be_there_and_a_default_one_need_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (absent, first, second) = (dir.path().join("absent"), dir.path().join("first"), dir.path().join("second"));
+    let error = load_from(Some(&absent), &[]).unwrap_err().to_string();
+    assert!(error.starts_with("cannot read the settings /") && error.ends_with("there is no such file"), "{error}");
+    assert_eq!(load_from(None, &[&absent]).unwrap().source, Source::Defaults);
+    std::fs::write(&second, "state_dir = \"/second\"").unwrap();
+    let settings = load_from(None, &[&first, &second]).unwrap();
+    assert_eq!((settings.state_dir.as_path(), settings.source), (Path::new("/second"), Source::Found(second.clone())));
+    std::fs::write(&first, "state_dir = \"/first\"").unwrap();
+    assert_eq!(load_from(None, &[&first, &second]).unwrap().state_dir, Path::new("/first"));
+    std::fs::write(&first, "a = 1\nb = 2").unwrap();
+    let error = load_from(None, &[&first, &second]).unwrap_err().to_string();
+    assert_eq!(error.lines().count(), 3, "a broken file is not passed over: {error}");
+    std::fs::write(&first, b"a = \"\xff\"").unwrap();
+    assert!(load_from(None, &[&first]).unwrap_err().to_string().ends_with("save it as UTF-8"));
+    assert!(load_from(Some(dir.path()), &[]).unwrap_err().to_string().ends_with("it is a directory"));
+}
+
+#[test]
+fn settings_are_read_again_from_where_they_came() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("c.toml");
+    std::fs::write(&file, "state_dir = \"/one\"").unwrap();
+    let settings = load(Some(&file)).unwrap();
+    std::fs::write(&file, "state_dir = \"/two\"").unwrap();
+    assert_eq!(settings.reload().unwrap().state_dir, Path::new("/two"));
+    std::fs::remove_file(&file).unwrap();
+    settings.reload().unwrap_err();
+}
