@@ -64,6 +64,7 @@ async fn a_chain_is_followed_and_the_rest_is_dropped() {
     assert_eq!(leased(&gateway), ["192.0.2.9"]);
     assert_eq!(gateway.kernel.asked()[0].ttl.as_secs(), 60);
     assert_eq!(gateway.kernel.asked()[0].name, name("allowed.example"));
+    assert_eq!(gateway.kernel.asked()[0].links, [name("one.cdn.example"), name("two.cdn.example")]);
 }
 
 #[tokio::test]
