@@ -183,8 +183,11 @@ async fn a_wildcard_socket_answers_from_the_address_asked() {
         let mut stream = super::gateway::Connection(tokio::net::TcpStream::connect(target).await.unwrap());
         stream.send(&question("evil.example", RecordType::A)).await;
         assert_eq!(stream.receive().await.metadata.response_code, ResponseCode::NXDomain);
-        assert!(seen.lock().unwrap().iter().all(|name| name.as_deref() == Some("lo")), "{:?}", seen.lock().unwrap());
-        assert_eq!(seen.lock().unwrap().len(), 4, "the allowed name is judged again with the answer");
+        // The kernel gives a machine's IPv6 traffic with itself the interface that owns the address.
+        let expected = if target.ip().is_loopback() { |name: &str| name == "lo" } else { |name: &str| name != "lo" };
+        let seen = seen.lock().unwrap();
+        assert!(seen.iter().all(|name| name.as_deref().is_some_and(expected)), "{asked}: {seen:?}");
+        assert_eq!(seen.len(), 4, "the allowed name is judged again with the answer");
     }
 }
 
