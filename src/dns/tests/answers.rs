@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::svcb::{Alpn, EchConfigList, IpHint, Mandatory, SvcParamKey, SvcParamValue};
-use hickory_proto::rr::rdata::{A, AAAA, HTTPS, MX, SVCB};
+use hickory_proto::rr::rdata::{A, AAAA, HTTPS, MX, NULL, SVCB};
 use hickory_proto::rr::{RData, Record, RecordType};
 
 use super::doubles::{Table, name};
@@ -216,4 +216,34 @@ async fn monitor_mode_lets_everything_pass() {
     let (gateway, _upstream) = with(table, vec![a("unlisted.example", 60, "192.168.0.1")]).await;
     assert_eq!(told(&gateway.a("unlisted.example").await), ["192.168.0.1"]);
     assert!(gateway.kernel.asked().is_empty());
+}
+
+#[tokio::test]
+async fn signatures_go_to_who_wants_them_and_only_with_what_they_sign() {
+    let signature = |owner: &str, covered: u16| {
+        let mut octets = covered.to_be_bytes().to_vec();
+        octets.extend([8, 2, 0, 0, 1, 44]);
+        record(owner, 300, RData::Unknown { code: RecordType::RRSIG, rdata: NULL::with(octets) })
+    };
+    let records = vec![
+        cname("allowed.example", 300, "b.example"),
+        signature("allowed.example", 5),
+        signature("allowed.example", 16),
+        a("b.example", 300, "192.0.2.1"),
+        signature("b.example", 1),
+        signature("c.example", 1),
+    ];
+    let kinds = |answer: &Message| -> Vec<String> {
+        answer.answers.iter().map(|record| record.record_type().to_string()).collect()
+    };
+    let mut wanting = question("allowed.example", RecordType::A);
+    wanting.edns.as_mut().unwrap().set_dnssec_ok(true);
+    let (gateway, upstream) = with(Table::default(), records.clone()).await;
+    let answer = gateway.ask(&wanting).await;
+    assert_eq!(kinds(&answer), ["CNAME", "RRSIG", "A", "RRSIG"]);
+    assert!(answer.edns.unwrap().flags().dnssec_ok && upstream.log()[0].0.edns.as_ref().unwrap().flags().dnssec_ok);
+    assert_eq!(kinds(&gateway.a("allowed.example").await), ["CNAME", "A"]);
+    let changed = [records, vec![a("b.example", 300, "10.0.0.1")]].concat();
+    let (gateway, _upstream) = with(Table::default(), changed).await;
+    assert_eq!(kinds(&gateway.ask(&wanting).await), ["CNAME", "A"], "what was changed is not signed");
 }
