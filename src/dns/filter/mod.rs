@@ -103,10 +103,13 @@ impl Filtered {
 
 impl Answer {
     /// An answer to somebody whom no policy is enforced on: out of scope, or a host in monitor mode.
-    pub(super) fn unpoliced(upstream: &Message, age: u32) -> Self {
+    pub(super) fn unpoliced(asked: &WireName, upstream: &Message, age: u32) -> Self {
         let aged = |records: &[Record]| {
             let mut records = records.to_vec();
-            records.iter_mut().for_each(|record| record.ttl = record.ttl.saturating_sub(age));
+            for record in &mut records {
+                record.ttl = record.ttl.saturating_sub(age);
+                respell(record, asked);
+            }
             records
         };
         Self {
@@ -183,7 +186,8 @@ impl<J: Judge + ?Sized> Filter<'_, J> {
         let mut records: Vec<Record> = Vec::new();
         let mut data = 0_usize;
         for record in upstream.answers.iter().filter(|record| record.dns_class == DNSClass::IN) {
-            if let Some(kept) = self.keep(record) {
+            if let Some(mut kept) = self.keep(record) {
+                respell(&mut kept, self.asked.name);
                 data += usize::from(kept.record_type() == self.asked.kind);
                 records.push(kept);
             }
@@ -296,6 +300,13 @@ impl<J: Judge + ?Sized> Filter<'_, J> {
 pub(super) fn negative_ttl(soa: &Record) -> u32 {
     let minimum = if let RData::SOA(data) = &soa.data { data.minimum } else { 0 };
     soa.ttl.min(minimum).clamp(*NEGATIVE_TTL.start(), *NEGATIVE_TTL.end())
+}
+
+/// Gives the records of the name asked for the client's spelling: upstream saw a scrambled one.
+fn respell(record: &mut Record, asked: &WireName) {
+    if record.name == *asked {
+        record.name = asked.clone();
+    }
 }
 
 /// The type that a signature is for (RFC 4034 section 3.1.1); this build of hickory leaves signatures as octets.

@@ -15,7 +15,13 @@ use crate::core::lease::HostId;
 use crate::policy::model::Mode;
 
 async fn with(table: Table, records: Vec<Record>) -> (Gateway, Upstream) {
-    let upstream = Upstream::start(move |asked, _| now(reply(asked, records.clone()))).await;
+    let upstream = Upstream::start(move |asked, _| {
+        let mut records = records.clone();
+        let owner = &asked.queries[0].name;
+        records.iter_mut().filter(|record| record.name == *owner).for_each(|record| record.name = owner.clone());
+        now(reply(asked, records))
+    })
+    .await;
     (Gateway::start(table, &[&upstream]), upstream)
 }
 
@@ -37,6 +43,7 @@ async fn an_allowed_name_is_leased_and_told() {
     let answer = gateway.a("AlloweD.example").await;
     assert_eq!(told(&answer), ["192.0.2.2", "192.0.2.1"], "the upstream's order");
     assert!(answer.metadata.recursion_available && answer.queries[0].name.eq_case(&n("AlloweD.example")));
+    assert!(answer.answers.iter().all(|record| record.name.eq_case(&n("AlloweD.example"))), "there too");
     let requests = gateway.kernel.asked();
     assert_eq!(requests.len(), 1);
     assert_eq!((requests[0].revision, requests[0].host), (1, HostId(2)));
@@ -214,7 +221,9 @@ async fn monitor_mode_lets_everything_pass() {
     assert_eq!(told(&gateway.a("allowed.example").await), ["bad.example.", "192.168.0.1"]);
     let table = Table { mode: Mode::Monitor, ..Table::default() };
     let (gateway, _upstream) = with(table, vec![a("unlisted.example", 60, "192.168.0.1")]).await;
-    assert_eq!(told(&gateway.a("unlisted.example").await), ["192.168.0.1"]);
+    let answer = gateway.a("unlisted.example").await;
+    assert_eq!(told(&answer), ["192.168.0.1"]);
+    assert!(answer.answers[0].name.eq_case(&n("unlisted.example")));
     assert!(gateway.kernel.asked().is_empty());
 }
 
