@@ -52,12 +52,22 @@ async fn answers_per_second() {
     let address = gateway.address;
     let time = Duration::from_secs(2);
     let measure = move |name: fn(usize) -> String| tokio::task::spawn_blocking(move || rate(address, name, time));
+    let echo = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let echo_address = echo.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 1500];
+        while let Ok((length, peer)) = echo.recv_from(&mut buffer).await {
+            let _ = echo.send_to(&buffer[..length], peer).await;
+        }
+    });
     for round in 0..3 {
+        let floor = tokio::task::spawn_blocking(move || rate(echo_address, |_| "echo.example".to_owned(), time));
+        let floor = floor.await.unwrap();
         let blocked = measure(|number| format!("n{number}.evil.example")).await.unwrap();
         let cached = measure(|number| format!("n{}.wild.example", number % 100)).await.unwrap();
         gateway.kernel.requests.lock().unwrap().clear();
         gateway.judge.load_full().unwrap().seen.lock().unwrap().clear();
-        println!("round {round}: blocked {blocked:.3?}, cached {cached:.3?} (answers/s, share lost)");
+        println!("round {round}: echo {floor:.3?}, blocked {blocked:.3?}, cached {cached:.3?} (answers/s, share lost)");
     }
 }
 
