@@ -79,18 +79,21 @@ fn transitions_end_in_the_desired_table() {
     }
     let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(CASES) });
     runner
-        .run(&(nft_tables::random::table(), nft_tables::random::table(), any::<bool>()), |(before, after, old_kernel)| {
-            let committed = Namespace::new();
-            let mut kernel = Kernel::open(Options { old_kernel, own_table: false }).expect("the packet filter");
-            kernel.commit(&from_nothing(&before)).expect("the first table");
-            let after = nft_tables::random::reachable(&before, after);
-            if let Err(error) = kernel.commit(&diff(&before, &after)) {
-                return Err(TestCaseError::fail(format!("{error}\n{}\n{}", render(&before), render(&after))));
-            }
-            let loaded = Namespace::new();
-            assert_same(&committed, &loaded, &after);
-            Ok(())
-        })
+        .run(
+            &(nft_tables::random::table(), nft_tables::random::table(), any::<bool>()),
+            |(before, after, old_kernel)| {
+                let committed = Namespace::new();
+                let mut kernel = Kernel::open(Options { old_kernel, own_table: false }).expect("the packet filter");
+                kernel.commit(&from_nothing(&before)).expect("the first table");
+                let after = nft_tables::random::reachable(&before, after);
+                if let Err(error) = kernel.commit(&diff(&before, &after)) {
+                    return Err(TestCaseError::fail(format!("{error}\n{}\n{}", render(&before), render(&after))));
+                }
+                let loaded = Namespace::new();
+                assert_same(&committed, &loaded, &after);
+                Ok(())
+            },
+        )
         .unwrap();
 }
 

@@ -82,7 +82,9 @@ impl KernelError {
 pub(super) fn reason(errno: Errno) -> String {
     match errno {
         Errno::EPERM | Errno::EACCES => {
-            format!("not permitted; run as root or with CAP_NET_ADMIN, and check that no other process owns table inet {TABLE}")
+            format!(
+                "not permitted; run as root or with CAP_NET_ADMIN, and check that no other process owns table inet {TABLE}"
+            )
         }
         Errno::ENOENT => "something it names is not there; read the table again".to_owned(),
         Errno::EEXIST => "something of that name or key is there with other content; read the table again".to_owned(),

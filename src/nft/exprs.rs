@@ -6,9 +6,7 @@ use std::net::IpAddr;
 use nftnl::nftnl_sys as sys;
 
 use super::library::{Expr, Field as Value};
-use crate::plan::ir::{
-    Action, Cond, Direction, End, Family, Field, Ident, Lookup, Op, Rule, Verdict,
-};
+use crate::plan::ir::{Action, Cond, Direction, End, Family, Field, Ident, Lookup, Op, Rule, Verdict};
 
 /// The first data register (`NFT_REG_1`): 16 octets.
 const FIRST: u32 = 1;
@@ -227,10 +225,8 @@ impl Build {
     }
 
     fn ct(&mut self, key: i32, direction: Option<Direction>, register: u32) {
-        let mut fields = vec![
-            (sys::NFTNL_EXPR_CT_KEY, Value::U32(key as u32)),
-            (sys::NFTNL_EXPR_CT_DREG, Value::U32(register)),
-        ];
+        let mut fields =
+            vec![(sys::NFTNL_EXPR_CT_KEY, Value::U32(key as u32)), (sys::NFTNL_EXPR_CT_DREG, Value::U32(register))];
         if let Some(direction) = direction {
             fields.push((sys::NFTNL_EXPR_CT_DIR, Value::U8(direction_number(direction))));
         }

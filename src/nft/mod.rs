@@ -37,7 +37,8 @@ const TRIES: usize = 16;
 /// How to use the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Own the table, where the kernel can: nobody else changes or flushes it, and it outlives this process.
+    /// Own the table, where the kernel can: nobody else changes or flushes it, and it outlives this process. A later
+    /// process takes it over with [`Op::AddTable`]; until then anybody can change it.
     pub own_table: bool,
     /// Do without what only newer kernels have, to look for faults and to test.
     pub old_kernel: bool,
@@ -104,8 +105,7 @@ impl Kernel {
     /// Names the operation that the kernel refused. [`ErrorKind::NotAdoptable`]: [`Op::AddTable`] found a table without
     /// owner although [`Options::own_table`] is set. [`ErrorKind::Unknown`] only if answers were lost.
     pub fn commit(&mut self, ops: &[Op]) -> Result<(), KernelError> {
-        let dialect =
-            Dialect { destroy: self.features.destroy, own: self.options.own_table && self.features.owner };
+        let dialect = Dialect { destroy: self.features.destroy, own: self.options.own_table && self.features.owner };
         let mut absent = Absent::new();
         for _ in 0..TRIES {
             let batch = encode::encode(ops, dialect, &absent, &mut self.library, self.sequence)?;

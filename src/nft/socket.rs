@@ -6,8 +6,8 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::{setsockopt_impl, sockopt_impl};
 use nix::sys::socket::{MsgFlags, NetlinkAddr, SetSockOpt, recv, sendmsg, setsockopt, sockopt};
+use nix::{setsockopt_impl, sockopt_impl};
 
 use super::error::KernelError;
 use super::message::{Attrs, Message, Messages, word};
@@ -97,9 +97,8 @@ pub(super) enum Outcome {
 impl Socket {
     pub(super) fn open() -> Result<Self, KernelError> {
         let doing = "open a netlink socket to the kernel's packet filter";
-        let inner = mnl::Socket::new(mnl::Bus::Netfilter).map_err(|error| {
-            KernelError::socket(doing, Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
-        })?;
+        let inner = mnl::Socket::new(mnl::Bus::Netfilter)
+            .map_err(|error| KernelError::socket(doing, Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))?;
         let mut socket = Self { inner, send_buffer: 0, answer: vec![0; ANSWER] };
         socket.option(CapAck, &true, doing)?;
         socket.option(ExtAck, &true, doing)?;
@@ -110,6 +109,38 @@ impl Socket {
     pub(super) fn enlarge(&mut self) -> Result<(), KernelError> {
         self.option(sockopt::RcvBufForce, &RECEIVE_BUFFER, "enlarge the receive buffer of the netlink socket")?;
         self.allow(FIRST_SEND_BUFFER)
+    }
+
+    /// Lets the kernel leave out events that the socket with that port caused, before they take room in the buffer:
+    /// loading a large set must not look like lost events.
+    pub(super) fn ignore(&mut self, port: u32) -> Result<(), KernelError> {
+        /// Where `struct nlmsghdr` has the port.
+        const PORT: u32 = 12;
+        let code = |code: u32| code as u16;
+        let load = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
+        let equal = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
+        let end = code(libc::BPF_RET | libc::BPF_K);
+        let mut program = [
+            libc::sock_filter { code: load, jt: 0, jf: 0, k: PORT },
+            // The filter loads in network byte order.
+            libc::sock_filter { code: equal, jt: 0, jf: 1, k: u32::from_be_bytes(port.to_ne_bytes()) },
+            libc::sock_filter { code: end, jt: 0, jf: 0, k: 0 },
+            libc::sock_filter { code: end, jt: 0, jf: 0, k: u32::MAX },
+        ];
+        let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        // SAFETY: the kernel copies the program, whose length is the one given, before the call returns.
+        let result = unsafe {
+            libc::setsockopt(
+                self.inner.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const filter).cast(),
+                size_of_val(&filter) as libc::socklen_t,
+            )
+        };
+        Errno::result(result)
+            .map(drop)
+            .map_err(|errno| KernelError::socket("filter events of the packet filter", errno))
     }
 
     /// Subscribes to a group of events.
@@ -207,7 +238,11 @@ impl Socket {
 
     /// Sends a question and passes every message of the answer on. `Ok(false)`: the ruleset changed meanwhile, ask
     /// again.
-    pub(super) fn ask(&mut self, octets: &[u8], mut each: impl FnMut(&Message<'_>)) -> Result<Result<bool, Refusal>, KernelError> {
+    pub(super) fn ask(
+        &mut self,
+        octets: &[u8],
+        mut each: impl FnMut(&Message<'_>),
+    ) -> Result<Result<bool, Refusal>, KernelError> {
         let doing = "read the packet filter";
         self.drain();
         self.send(octets)?;

@@ -56,6 +56,7 @@ impl Watch {
     pub fn open(writer: u32) -> Result<Self, KernelError> {
         let mut socket = Socket::open()?;
         socket.enlarge()?;
+        socket.ignore(writer)?;
         socket.join(libc::NFNLGRP_NFTABLES as u32)?;
         Ok(Self { socket, writer, seen: Seen::Nothing, waiting: std::collections::VecDeque::new() })
     }

@@ -10,8 +10,8 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use super::ir::{
-    Action, Base, Chain, ChainType, Cond, Data, DataType, Direction, End, Family, Field, Hook, Key, KeyType, Lookup, Op,
-    Rule, Set, SetSpec, States, TABLE, Value, Verdict, proto,
+    Action, Base, Chain, ChainType, Cond, Data, DataType, Direction, End, Family, Field, Hook, Key, KeyType, Lookup,
+    Op, Rule, Set, SetSpec, States, TABLE, Value, Verdict, proto,
 };
 use super::ops::Table;
 

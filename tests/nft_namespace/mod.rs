@@ -57,7 +57,7 @@ pub fn nft(arguments: &[&str], input: &str) -> Result<String, String> {
 
 /// Loads a ruleset.
 pub fn load(text: &str) {
-    if let Err(complaint) = nft(&["-f", "-"], &format!("{text}\n")) {
+    if let Err(complaint) = nft(&["-f", "-"], text) {
         panic!("nft refused:\n{complaint}\n{text}");
     }
 }
@@ -66,7 +66,8 @@ pub fn load(text: &str) {
 /// and chains).
 pub fn list() -> String {
     let text = list_raw();
-    let mut blocks: Vec<&str> = text.strip_suffix("}\n").unwrap_or(&text).split("\n\n").map(|block| block.trim_end()).collect();
+    let mut blocks: Vec<&str> =
+        text.strip_suffix("}\n").unwrap_or(&text).split("\n\n").map(|block| block.trim_end()).collect();
     if let Some(first) = blocks.first_mut() {
         *first = first.trim_start_matches("table inet clawgress {").trim_start_matches('\n');
     }

@@ -80,8 +80,11 @@ fn value(data: DataType, timeout: bool) -> impl Strategy<Value = Value> {
     };
     // Long enough not to run out during the test; shorter ones have tests of their own.
     let timeout = if timeout { proptest::option::of(100_000..10_000_000_000u64).boxed() } else { Just(None).boxed() };
-    (data, timeout, proptest::option::of("[ !#-~]{1,40}"))
-        .prop_map(|(data, timeout_ms, comment)| Value { data, timeout_ms, comment: comment.map(Arc::from) })
+    (data, timeout, proptest::option::of("[ !#-~]{1,40}")).prop_map(|(data, timeout_ms, comment)| Value {
+        data,
+        timeout_ms,
+        comment: comment.map(Arc::from),
+    })
 }
 
 fn set((key, data, interval): (KeyType, DataType, bool)) -> impl Strategy<Value = (Ident, Set)> {
@@ -158,9 +161,9 @@ fn assemble(conds: Vec<Cond>, actions: Vec<Action>, comment: String) -> Rule {
 }
 
 fn random_rule() -> impl Strategy<Value = Rule> {
-    let (last, middle): (Vec<_>, Vec<_>) = all_actions().into_iter().partition(|action| {
-        matches!(action, Action::Verdict(_) | Action::Vmap(..) | Action::Reset | Action::Prohibit)
-    });
+    let (last, middle): (Vec<_>, Vec<_>) = all_actions()
+        .into_iter()
+        .partition(|action| matches!(action, Action::Verdict(_) | Action::Vmap(..) | Action::Reset | Action::Prohibit));
     (vec(select(all_conditions()), 0..5), vec(select(middle), 0..3), select(last), "[ !#-~]{0,127}").prop_map(
         |(conds, mut actions, last, comment)| {
             actions.push(last);
