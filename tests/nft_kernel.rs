@@ -9,7 +9,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clawgress::nft::{ErrorKind, Event, Held, Kernel, Options, Watch};
-use clawgress::plan::ir::{Action, Chain, Data, DataType, Family, Key, KeyType, Rule, Set, SetSpec, Value, Verdict};
+use clawgress::plan::ir::{
+    Action, Base, Chain, ChainType, Cond, Data, DataType, Family, Field, Hook, Key, KeyType, Rule, Set, SetSpec, Value,
+    Verdict, proto,
+};
 use clawgress::plan::ops::{Op, Table, diff};
 use clawgress::plan::text::{render, render_rule};
 use nft_namespace::{Namespace, list, load, nft, ready};
@@ -70,7 +73,7 @@ fn a_refused_transaction_changes_nothing_and_names_the_operation() {
 
     let bad_rule = Rule {
         conds: Vec::new(),
-        actions: vec![Action::Vmap(clawgress::plan::ir::Field::CtMark, ident("nowhere"))],
+        actions: vec![Action::Vmap(Field::CtMark, ident("nowhere"))],
         comment: String::new(),
     };
     let error = kernel
@@ -423,4 +426,45 @@ fn a_comment_of_any_length_allowed_fits() {
     let found = kernel.elements("r").unwrap().expect("a set");
     let found: BTreeMap<Key, Value> = found.into_iter().map(|(key, element)| (key, element.value)).collect();
     assert_eq!(found, set.elements);
+}
+
+#[test]
+fn counters_are_read_and_leave_fingerprints_alone() {
+    if !ready() {
+        return;
+    }
+    let _namespace = Namespace::new();
+    nft_namespace::loopback_up();
+    let mut kernel = kernel();
+    let spec = SetSpec {
+        key: KeyType::Mark,
+        data: DataType::Verdict,
+        interval: false,
+        timeout: true,
+        counter: true,
+        size: Some(64),
+    };
+    let value = Value { comment: Some("unmarked".into()), ..Value::plain(Data::Verdict(Verdict::Accept)) };
+    let set = Set { spec, elements: BTreeMap::from([(Key::Mark(0), value)]) };
+    let rule = nft_tables::rule(
+        vec![Cond::Proto(proto::UDP), Cond::Dport(9)],
+        vec![Action::Counter, Action::Vmap(Field::CtMark, ident("up"))],
+    );
+    let base = Base { kind: ChainType::Filter, hook: Hook::Output, priority: 0 };
+    let table = Table {
+        sets: BTreeMap::from([(ident("up"), set)]),
+        chains: BTreeMap::from([(ident("out"), Chain { base: Some(base), rules: vec![rule] })]),
+    };
+    kernel.commit(&from_nothing(&table)).unwrap();
+    let before = held(&mut kernel);
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for _ in 0..3 {
+        socket.send_to(&[0; 72], "127.0.0.1:9").unwrap();
+    }
+    let after = held(&mut kernel);
+    assert_eq!(fingerprints(&before), fingerprints(&after));
+    assert!(list().contains("counter packets 3 bytes 300"), "{}", list());
+    let element = &after.sets["up"].elements[&Key::Mark(0)];
+    assert_eq!((element.packets, element.bytes), (3, 300));
+    assert_eq!(element.value.comment.as_deref(), Some("unmarked"));
 }
