@@ -65,7 +65,7 @@ impl Watch {
     ///
     /// # Errors
     /// The socket's; it is of no use then.
-    pub fn next(&mut self) -> Result<Event, KernelError> {
+    pub fn wait(&mut self) -> Result<Event, KernelError> {
         loop {
             if let Some(event) = self.try_next()? {
                 return Ok(event);
@@ -81,7 +81,7 @@ impl Watch {
     /// The next event if there is one; use it when the descriptor is readable, until it gives `None`.
     ///
     /// # Errors
-    /// As [`Watch::next`].
+    /// As [`Watch::wait`].
     pub fn try_next(&mut self) -> Result<Option<Event>, KernelError> {
         loop {
             if let Some(event) = self.waiting.pop_front() {
