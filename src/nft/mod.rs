@@ -10,6 +10,7 @@ mod foreign;
 mod held;
 mod library;
 mod message;
+mod pieces;
 mod read;
 mod socket;
 mod uapi;
