@@ -113,8 +113,8 @@ impl Kernel {
             if batch.is_empty() {
                 return Ok(());
             }
-            self.sequence = batch.next;
-            let refusals = match self.socket.transact(&batch.octets, batch.last)? {
+            let begin = std::mem::replace(&mut self.sequence, batch.next);
+            let refusals = match self.socket.transact(&batch.octets, begin, batch.last)? {
                 Outcome::Done => return Ok(()),
                 Outcome::Refused(refusals) => refusals,
             };
@@ -183,8 +183,8 @@ impl Kernel {
         writer.acknowledge_last();
         let last = writer.next_sequence().wrapping_sub(1);
         writer.batch_mark(libc::NFNL_MSG_BATCH_END);
-        self.sequence = writer.next_sequence();
-        match self.socket.transact(&writer.octets, last)? {
+        let begin = std::mem::replace(&mut self.sequence, writer.next_sequence());
+        match self.socket.transact(&writer.octets, begin, last)? {
             Outcome::Done => Ok(Vec::new()),
             Outcome::Refused(refusals) => Ok(refusals),
         }

@@ -199,8 +199,9 @@ impl Socket {
         while !matches!(self.receive(), Ok(None)) {}
     }
 
-    /// Sends a batch and reads the answers; `last` is the number of the message that asks for one.
-    pub(super) fn transact(&mut self, octets: &[u8], last: u32) -> Result<Outcome, KernelError> {
+    /// Sends a batch and reads the answers; `begin` is the number of its first message, `last` of the message that asks
+    /// for an answer, behind which only the batch's end stands.
+    pub(super) fn transact(&mut self, octets: &[u8], begin: u32, last: u32) -> Result<Outcome, KernelError> {
         self.send(octets)?;
         let mut refusals = Vec::new();
         let mut done = false;
@@ -216,6 +217,10 @@ impl Socket {
                 Err(errno) => return Err(KernelError::socket("read the kernel's answer", errno)),
             };
             for message in Messages(datagram) {
+                // Not an answer to an earlier question that was given up.
+                if message.sequence.wrapping_sub(begin) > last.wrapping_sub(begin) + 1 {
+                    continue;
+                }
                 match answer(&message) {
                     Some(Ok(())) => done |= message.sequence == last,
                     Some(Err(refusal)) => refusals.push(refusal),
