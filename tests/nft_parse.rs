@@ -31,6 +31,9 @@ fn changed_dumps_are_read() {
     let dump = kernel.dump().expect("a dump");
     assert!(Held::parse(&dump).is_some_and(|held| !held.sets.is_empty()));
 
+    // Starts of ranges without an end between them, also at address zero.
+    assert!(Held::parse(&[&dump[..], &dump].concat()).is_some());
+
     let places = vec((0..dump.len(), any::<u8>()), 1..20);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
         failure_persistence: None,

@@ -35,7 +35,6 @@ pub struct Process {
 #[derive(Debug)]
 pub struct Watch {
     socket: Socket,
-    writer: u32,
     seen: Seen,
     waiting: std::collections::VecDeque<Event>,
 }
@@ -49,7 +48,7 @@ enum Seen {
 }
 
 impl Watch {
-    /// Listens to everybody but the writer with that port ([`super::Kernel::port`]).
+    /// Listens to everybody but the writer with that port ([`super::Kernel::port`]; 0: also to that one).
     ///
     /// # Errors
     /// [`super::ErrorKind::NotPermitted`] without CAP_NET_ADMIN.
@@ -58,7 +57,7 @@ impl Watch {
         socket.enlarge()?;
         socket.ignore(writer)?;
         socket.join(libc::NFNLGRP_NFTABLES as u32)?;
-        Ok(Self { socket, writer, seen: Seen::Nothing, waiting: std::collections::VecDeque::new() })
+        Ok(Self { socket, seen: Seen::Nothing, waiting: std::collections::VecDeque::new() })
     }
 
     /// Waits for an event as long as it takes.
@@ -91,9 +90,7 @@ impl Watch {
                 Ok(None) => return Ok(None),
                 Ok(Some(datagram)) => {
                     for message in Messages(datagram) {
-                        if message.port != self.writer {
-                            self.waiting.extend(take(&mut self.seen, &message));
-                        }
+                        self.waiting.extend(take(&mut self.seen, &message));
                     }
                 }
                 Err(Errno::ENOBUFS) => {
