@@ -65,7 +65,7 @@ pub fn table(gate: Handle) {
             if !repair(&runtime, &gate, None) {
                 return;
             }
-            while let Ok(event) = watch.next() {
+            while let Ok(event) = watch.wait() {
                 std::thread::sleep(SETTLE);
                 while matches!(watch.try_next(), Ok(Some(_))) {}
                 if !repair(&runtime, &gate, Some(&event)) {
