@@ -9,7 +9,7 @@
 //! 2. `VIEW.allow.rpz.clawgress.`: what the allowlist names;
 //! 3. `deny.rpz.clawgress.`: everything.
 //!
-//! The same rule of wildcards bites inside a zone, so each zone is closed under it: [`close`].
+//! The same rule of wildcards bites inside a zone, so each zone is closed under it.
 //! Zones speak of names only. Ports, addresses and denied links inside a CNAME chain need the gateway itself.
 
 use std::collections::{BTreeMap, BTreeSet};
