@@ -57,12 +57,12 @@ impl Source {
 
     /// A file that only tests have.
     fn is_test(&self) -> bool {
-        self.module().iter().any(|part| *part == "tests")
+        self.module().contains(&"tests")
     }
 }
 
 /// The places of `word` in `text` where it is not a part of a longer word.
-fn words<'t>(text: &'t str, word: &str) -> Vec<usize> {
+fn words(text: &str, word: &str) -> Vec<usize> {
     let part = |c: char| c.is_alphanumeric() || c == '_';
     let free = |at: &usize| {
         let end = at + word.len();
