@@ -55,12 +55,6 @@ impl Build {
                 self.load(*field, FIRST);
                 self.lookup(set, None, *negate)?;
             }
-            Cond::Mapped { field, map, op, value } => {
-                self.depend(*field);
-                self.load(*field, FIRST);
-                self.lookup(map, Some(FIRST), false)?;
-                self.compare_mark(*op, *value);
-            }
             Cond::FlowPort(port) => {
                 self.load(Field::CtOriginalPort, FIRST);
                 self.compare(libc::NFT_CMP_EQ, &port.to_be_bytes());
