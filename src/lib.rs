@@ -1,5 +1,6 @@
 //! Clawgress: an egress gateway for AI agents.
 
+pub mod cli;
 pub mod core;
 pub mod daemon;
 pub mod plan;

@@ -1,1 +1,5 @@
-fn main() {}
+//! One binary: daemon and tool.
+
+fn main() -> std::process::ExitCode {
+    clawgress::cli::main()
+}
