@@ -3,6 +3,8 @@
 pub mod cli;
 pub mod core;
 pub mod daemon;
+pub mod dns;
+pub mod nft;
 pub mod plan;
 pub mod policy;
 pub mod settings;

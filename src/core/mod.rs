@@ -3,6 +3,8 @@
 mod adopt;
 pub mod classes;
 mod enforce;
+pub mod explain;
+pub mod judge;
 pub mod lease;
 pub mod state;
 

@@ -109,15 +109,6 @@ impl State {
             let result = self.lease_one(request, now, &mut out, &mut new_classes, &mut puts);
             out.results.push(result);
         }
-        let surplus = self.classes.surplus(now);
-        if !surplus.is_empty() {
-            let mut ops = ClassOps::default();
-            for id in surplus {
-                self.classes.remove(id);
-                ops.remove(id);
-            }
-            out.ops.extend(ops.into_ops());
-        }
         if !new_classes.is_empty() {
             for map in [names::UP, names::DOWN] {
                 out.ops.push(Op::AddElements(map.into(), new_classes.clone()));
@@ -129,6 +120,18 @@ impl State {
             }
         }
         out
+    }
+
+    /// The transaction that gives up classes whose leases ended long ago, when there are too many. `None`: there are not.
+    #[must_use]
+    pub fn evict(&mut self, now: u64) -> Option<Vec<Op>> {
+        let surplus = self.classes.surplus(now);
+        let mut ops = ClassOps::default();
+        for id in &surplus {
+            self.classes.remove(*id);
+            ops.remove(*id);
+        }
+        (!surplus.is_empty()).then(|| ops.into_ops())
     }
 
     fn lease_one(

@@ -1,15 +1,20 @@
-//! The daemon.
+//! The daemon: everything put together and kept running.
+//!
+//! [`run`] starts in this order, and stops at the first thing that is missing: the DNS sockets, the kernel's table (an
+//! earlier run's is taken over, with its live flows), the policy, and only then readiness. Nothing here opens the gateway:
+//! when the daemon ends, however it ends, the kernel goes on enforcing.
 
+mod blame;
+mod control;
+mod explain;
+mod gate;
+mod held;
 pub mod protocol;
+mod revisions;
+mod start;
+mod status;
 pub mod teardown;
+mod watch;
+mod world;
 
-use crate::settings::Settings;
-
-/// Runs until it is told to end.
-///
-/// # Errors
-/// Whatever keeps it from enforcing.
-pub fn run(settings: Settings) -> anyhow::Result<()> {
-    let _ = settings;
-    anyhow::bail!("the daemon is not part of this build")
-}
+pub use start::run;

@@ -79,16 +79,17 @@ pub struct Snapshot {
     own: HashSet<IpAddr>,
 }
 
-/// What may happen to an address in an answer.
+/// What becomes of one address that an answer for an allowed name holds.
+#[must_use]
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Address {
-    /// It may be leased.
+pub enum AddressVerdict {
+    /// It may be told once it is leased.
     Lease,
-    /// `allow.ips` opens it already.
+    /// `allow.ips` covers it: it may be told and needs no lease.
     Open,
-    /// A denylist names it.
+    /// A denylist line covers it: it may not be told.
     Denied(Decision),
-    /// No public name should have it.
+    /// No public name should point there (SPEC section 2, meaning 7): it may not be told.
     Rebinding,
 }
 
@@ -162,20 +163,24 @@ impl Snapshot {
     }
 
     /// What may happen to an address in an answer for an allowed name.
-    pub fn judge_address(&self, host: HostId, address: IpAddr) -> Address {
-        let Some(view) = self.views.get(&host) else { return Address::Rebinding };
+    pub fn judge_address(&self, host: HostId, address: IpAddr) -> AddressVerdict {
+        let Some(view) = self.views.get(&host) else { return AddressVerdict::Rebinding };
         for (ranges, list) in &view.deny_ips {
             if let Some(index) = find(ranges, address) {
-                return Address::Denied(view.block(Reason::Denied, Some(list.entry_path(*index as usize)), None));
+                return AddressVerdict::Denied(view.block(
+                    Reason::Denied,
+                    Some(list.entry_path(*index as usize)),
+                    None,
+                ));
             }
         }
         if view.ips.as_ref().is_some_and(|ranges| find(ranges, address).is_some()) {
-            return Address::Open;
+            return AddressVerdict::Open;
         }
         if is_special(address) || self.own.contains(&address) {
-            return Address::Rebinding;
+            return AddressVerdict::Rebinding;
         }
-        Address::Lease
+        AddressVerdict::Lease
     }
 }
 

@@ -66,6 +66,23 @@ pub fn in_scope(policy: &Policy, source: IpAddr, interface: &str) -> bool {
     source_in && interface_in
 }
 
+/// The verdict on what is out of scope, with the list that leaves it out; `None`: it is in scope.
+pub fn decide_scope(policy: &Policy, source: IpAddr, interface: &str) -> Option<Decision> {
+    if in_scope(policy, source, interface) {
+        return None;
+    }
+    let sources = policy.scope.sources.as_ref().filter(|list| covering(list, source).is_none());
+    let interfaces = policy.scope.interfaces.as_ref().map(|list| &list.path);
+    Some(Decision {
+        verdict: Verdict::OutOfScope,
+        reason: Reason::OutOfScope,
+        path: sources.map(|list| &list.path).or(interfaces).cloned(),
+        host: None,
+        domain: None,
+        mode: policy.effective(None).mode,
+    })
+}
+
 /// The verdict on a name asked for by `host`. `None` as a name: one that no policy can say.
 pub fn decide_name(policy: &Policy, host: Option<&HostName>, name: Option<&Name>) -> Decision {
     let rules = policy.effective(host);
@@ -96,15 +113,8 @@ pub fn denied_name(rules: &Effective<'_>, name: &Name) -> Option<Decision> {
 
 /// The verdict on a flow, given the live leases.
 pub fn decide_flow(policy: &Policy, flow: &Flow<'_>, leases: &[Leased<'_>]) -> Decision {
-    if !in_scope(policy, flow.source, flow.interface) {
-        return Decision {
-            verdict: Verdict::OutOfScope,
-            reason: Reason::OutOfScope,
-            path: policy.scope.sources.as_ref().map(|l| l.path.clone()),
-            host: None,
-            domain: None,
-            mode: policy.effective(None).mode,
-        };
+    if let Some(outside) = decide_scope(policy, flow.source, flow.interface) {
+        return outside;
     }
     decide_address(policy, host_of(policy, flow.source), flow.destination, Some(flow.protocol), leases)
 }
@@ -118,19 +128,8 @@ pub fn decide_address(
     leases: &[Leased<'_>],
 ) -> Decision {
     let rules = policy.effective(host);
-    for list in rules.deny_ips.into_iter().flatten() {
-        if let Some(index) = covering(list, address) {
-            return block(&rules, Reason::Denied, Some(list.entry_path(index)), None);
-        }
-    }
-    match protocol {
-        Some(Protocol::Tcp(port) | Protocol::Udp(port)) if port == 53 || !port_open(&rules, port) => {
-            // Port 53 never means "any resolver": whatever the list says, that traffic goes to our own DNS.
-            let path = rules.ports.map(|list| list.path.clone());
-            return block(&rules, Reason::PortNotAllowed, path, None);
-        }
-        Some(Protocol::Other(_)) => return block(&rules, Reason::PortNotAllowed, None, None),
-        _ => {}
+    if let Some(refused) = refused(&rules, address, protocol) {
+        return refused;
     }
     let allow = |path: Pointer, domain: Option<Pattern>| Decision {
         verdict: Verdict::Allow,
@@ -157,6 +156,49 @@ pub fn decide_address(
         block(&rules, Reason::NoLease, list_path(rules.domains), None)
     } else {
         block(&rules, Reason::NotAllowlisted, list_path(rules.ips), None)
+    }
+}
+
+/// The verdict on what an agent answers to somebody outside the scope who opened `flow` to it. The answers are the
+/// agent's egress, so the opener's address must be in `allow.ips`; no name can stand for it.
+pub fn decide_answer(policy: &Policy, flow: &Flow<'_>) -> Decision {
+    let host = host_of(policy, flow.destination);
+    let rules = policy.effective(host);
+    if let Some(refused) = refused(&rules, flow.source, Some(flow.protocol)) {
+        return refused;
+    }
+    match rules.ips.and_then(|list| covering(list, flow.source).map(|index| list.entry_path(index))) {
+        Some(path) => Decision {
+            verdict: Verdict::Allow,
+            reason: Reason::Allowed,
+            path: Some(path),
+            host: rules.host.cloned(),
+            domain: None,
+            mode: rules.mode,
+        },
+        None => block(&rules, Reason::NotAllowlisted, list_path(rules.ips), None),
+    }
+}
+
+/// What refuses a peer whatever the allowlists say: a denied address, then the protocol and port.
+fn refused(rules: &Effective<'_>, peer: IpAddr, protocol: Option<Protocol>) -> Option<Decision> {
+    for list in rules.deny_ips.into_iter().flatten() {
+        if let Some(index) = covering(list, peer) {
+            return Some(block(rules, Reason::Denied, Some(list.entry_path(index)), None));
+        }
+    }
+    protocol.and_then(|protocol| refused_port(rules, protocol))
+}
+
+/// The verdict on a protocol and port that are open to no destination at all.
+pub fn refused_port(rules: &Effective<'_>, protocol: Protocol) -> Option<Decision> {
+    match protocol {
+        Protocol::Tcp(port) | Protocol::Udp(port) if port == 53 || !port_open(rules, port) => {
+            // Port 53 never means "any resolver": whatever the list says, that traffic goes to our own DNS.
+            Some(block(rules, Reason::PortNotAllowed, list_path(rules.ports), None))
+        }
+        Protocol::Other(_) => Some(block(rules, Reason::PortNotAllowed, None, None)),
+        Protocol::Tcp(_) | Protocol::Udp(_) | Protocol::Echo => None,
     }
 }
 

@@ -16,7 +16,7 @@ use clawgress::plan::ir::{Direction, Family, Hook, Key, States, proto};
 use clawgress::plan::ops::Table;
 use clawgress::plan::simulate::{Ending, Packet, Tracked, Tuple, run};
 use clawgress::plan::situation::DnsDoor;
-use clawgress::plan::snapshot::{Address, Snapshot};
+use clawgress::plan::snapshot::{AddressVerdict, Snapshot};
 use clawgress::policy::decision::{Reason, Verdict};
 use clawgress::policy::model::Policy;
 use clawgress::policy::name::Name;
@@ -93,7 +93,7 @@ impl Gateway {
         let good: Vec<IpAddr> = addresses
             .iter()
             .copied()
-            .filter(|address| self.snapshot.judge_address(host, *address) == Address::Lease)
+            .filter(|address| self.snapshot.judge_address(host, *address) == AddressVerdict::Lease)
             .collect();
         let request = LeaseRequest {
             revision: self.state.revision,
@@ -192,6 +192,27 @@ fn compare(
     (decision.verdict == Verdict::Allow).then_some(outcome.mark)
 }
 
+/// An agent's answer to somebody outside the scope: the reference against the table.
+fn compare_answer(gateway: &Gateway, flow: &Flow<'_>, seed: u64) {
+    let mut answer = packet(flow, States::ESTABLISHED, 0);
+    let (request, mut tracked) = (answer.tuple, answer.tracked.expect("tracked"));
+    answer.tuple = tracked.reply;
+    answer.dport = 40_000;
+    answer.iif = "lan1".to_owned();
+    answer.oif = Some("wan".to_owned());
+    answer.icmp_type = if request.source.is_ipv4() { 0 } else { 129 };
+    tracked.direction = Direction::Reply;
+    answer.tracked = Some(tracked);
+    let outcome = run(&gateway.kernel, Hook::Forward, &answer);
+    let decision = reference::decide_answer(&gateway.policy, flow);
+    let passed = outcome.end == Ending::Accept;
+    let policy = clawgress::policy::normalised(&gateway.policy);
+    assert_eq!(decision.verdict == Verdict::Allow, passed, "seed {seed} {flow:?} {decision:?} {outcome:?} {policy}");
+    if passed {
+        assert!(outcome.mark >= clawgress::plan::ir::CLASS_BASE, "an answer without a class: {outcome:?}");
+    }
+}
+
 /// The names that a class stands for, as its element says.
 fn names_of_class(table: &Table, mark: u32) -> BTreeSet<Name> {
     let element = table.sets["up"].elements.get(&Key::Mark(mark));
@@ -240,6 +261,17 @@ fn reference_snapshot_and_simulator_agree_on_random_triples() {
                 triples += 1;
                 if let Some(mark) = mark {
                     open.push((flow, mark));
+                }
+            }
+            for _ in 0..4 {
+                let flow = random.flow(&[]);
+                let opened = Flow { source: flow.destination, destination: flow.source, interface: "wan", ..flow };
+                let in_scope = |address| reference::in_scope(&gateway.policy, address, "lan1");
+                // Without a scope, or with both ends in it, the flow is judged as its opener's.
+                let scoped = gateway.policy.scope.sources.is_some() || gateway.policy.scope.interfaces.is_some();
+                if scoped && in_scope(opened.destination) && !reference::in_scope(&gateway.policy, opened.source, "wan")
+                {
+                    compare_answer(&gateway, &opened, seed);
                 }
             }
             gateway.swap(random.policy_like(&gateway.policy));

@@ -215,17 +215,16 @@ fn first_packets(build: &Build<'_>) -> Vec<Vec<Cond>> {
 }
 
 fn from_host(family: Family) -> Cond {
-    let field = Field::Packet(family, End::Source);
-    Cond::Mapped { field, map: names::of("host", family), op: Op::Ge, value: 1 }
+    Cond::In { field: Field::Packet(family, End::Source), set: names::of("sources", family), negate: false }
 }
 
 /// The gateway's own services: closed for the sources of hosts, untouched for everybody else.
 fn input(build: &mut Build<'_>) {
     build.chain(names::INPUT, filter(Hook::Input, BEFORE_FILTER));
     build.chain(names::GATEWAY, None);
-    for scope in scope::conditions(build, Side::Sender) {
-        for family in Family::BOTH {
-            let conds = scope.iter().cloned().chain([from_host(family)]).collect();
+    for family in Family::BOTH {
+        for scope in scope::conditions_of(build, Side::Sender, family) {
+            let conds = scope.into_iter().chain([from_host(family)]).collect();
             build.rule(names::INPUT, conds, goto(names::GATEWAY), "from a host");
         }
     }

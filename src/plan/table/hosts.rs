@@ -1,4 +1,5 @@
-//! Who sent it: `host4` and `host6` map a source to its host, the most specific CIDR first.
+//! Who sent it: `host4` and `host6` map a source to its host, the most specific CIDR first; `sources4` and `sources6`
+//! are all of them (nft can look a map up but not compare what it gives).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::super::ir::{Data, DataType, Family, Key, KeyType, Value};
-use super::build::Build;
+use super::build::{Build, member};
 use super::names;
 use crate::plan::ids::HostId;
 
@@ -22,9 +23,19 @@ pub(super) fn add(build: &mut Build<'_>) {
         .collect();
     for family in Family::BOTH {
         let nets = sources.iter().filter(|(net, _)| Family::of(net.addr()) == family).copied();
-        let elements = segments(nets)
+        let owned = segments(nets);
+        let all: Vec<_> = owned.keys().map(|(first, last)| member(Key::Range(*first, *last))).collect();
+        build.plain_set(names::of("sources", family), KeyType::Address(family), DataType::None, true, all);
+        for id in build.situation.recheck.clone() {
+            let own = owned.iter().filter(|(_, owner)| **owner == id);
+            let own: Vec<_> = own.map(|((first, last), _)| member(Key::Range(*first, *last))).collect();
+            let name = names::sources_of(family, id);
+            build.plain_set(name, KeyType::Address(family), DataType::None, true, own);
+        }
+        let elements: Vec<_> = owned
             .into_iter()
-            .map(|((first, last), id)| (Key::Range(first, last), Value::plain(Data::Mark(u32::from(id.0)))));
+            .map(|((first, last), id)| (Key::Range(first, last), Value::plain(Data::Mark(u32::from(id.0)))))
+            .collect();
         build.plain_set(names::of("host", family), KeyType::Address(family), DataType::Mark, true, elements);
     }
     let registry: Vec<_> = build

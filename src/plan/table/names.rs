@@ -93,9 +93,19 @@ pub fn recheck(id: HostId) -> Ident {
     Ident::from(format!("recheck_h{}", id.0))
 }
 
+/// `sources4_h7`: the sources of one host.
+pub fn sources_of(family: Family, id: HostId) -> Ident {
+    Ident::from(format!("sources{}_h{}", family.digit(), id.0))
+}
+
 /// `recheck4_h7`.
 pub fn recheck_of(family: Family, id: HostId) -> Ident {
     Ident::from(format!("recheck{}_h{}", family.digit(), id.0))
+}
+
+/// `protocols4_h7`: what comes back from it may be judged by address; the rest is refused in it.
+pub fn protocols(family: Family, owner: Owner) -> Ident {
+    Ident::from(format!("protocols{}_{owner}", family.digit()))
 }
 
 /// `ports_h7`.

@@ -36,6 +36,15 @@ pub(super) fn add_sets(build: &mut Build<'_>) {
 
 /// The alternatives of the scope for one side. `[[]]`: always in scope.
 pub(super) fn conditions(build: &Build<'_>, side: Side) -> Vec<Vec<Cond>> {
+    alternatives(build, side, &Family::BOTH)
+}
+
+/// The same for packets of one family.
+pub(super) fn conditions_of(build: &Build<'_>, side: Side, family: Family) -> Vec<Vec<Cond>> {
+    alternatives(build, side, &[family])
+}
+
+fn alternatives(build: &Build<'_>, side: Side, families: &[Family]) -> Vec<Vec<Cond>> {
     let scope = &build.policy.scope;
     let interfaces: Vec<Option<Cond>> = match &scope.interfaces {
         None => vec![None],
@@ -43,7 +52,7 @@ pub(super) fn conditions(build: &Build<'_>, side: Side) -> Vec<Vec<Cond>> {
     };
     let sources: Vec<Option<Cond>> = match &scope.sources {
         None => vec![None],
-        Some(_) => Family::BOTH.iter().map(|family| Some(source(side, *family))).collect(),
+        Some(_) => families.iter().map(|family| Some(source(side, *family))).collect(),
     };
     interfaces
         .iter()

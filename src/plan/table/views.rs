@@ -3,8 +3,7 @@
 use ipnet::IpNet;
 
 use super::super::ir::{
-    Action, Cond, Data, DataType, Direction, End, Family, Field, Key, KeyType, Lookup, Op, States, Value, Verdict,
-    proto,
+    Action, Cond, Data, DataType, Direction, End, Family, Field, Key, KeyType, Lookup, States, Value, Verdict, proto,
 };
 use super::build::{Build, goto, jump, member, verdict};
 use super::hosts::segments;
@@ -99,6 +98,9 @@ fn add_lists(build: &mut Build<'_>, owner: Owner, allow: &Allow, deny: &Deny) {
 fn add_ports(build: &mut Build<'_>, owner: Owner, ports: &[u16]) {
     let elements: Vec<_> = ports.iter().map(|port| member(Key::Port(*port))).collect();
     build.plain_set(names::ports(owner), KeyType::Port, DataType::None, false, elements);
+    for family in Family::BOTH {
+        add_protocols(build, family, owner);
+    }
 }
 
 /// Single addresses go to a hash, networks to an interval set: a hash is ten times as fast and holds any number.
@@ -158,7 +160,7 @@ fn add_view(build: &mut Build<'_>, owner: Owner, lists: &Lists<'_>) {
         for (deny_owner, deny) in &lists.deny {
             address_rules(build, &guard, family, receiver, "deny", (*deny_owner, deny), "b_denied");
         }
-        add_protocols(build, &guard, family, lists.ports);
+        build.rule(&guard, vec![], jump(names::protocols(family, lists.ports)), "");
 
         let view = names::view(family, owner);
         build.rule(&view, vec![], jump(guard), "");
@@ -172,7 +174,7 @@ fn add_view(build: &mut Build<'_>, owner: Owner, lists: &Lists<'_>) {
         for (deny_owner, deny) in &lists.deny {
             address_rules(build, &reply, family, opener, "deny", (*deny_owner, deny), "b_denied");
         }
-        add_protocols(build, &reply, family, lists.ports);
+        build.rule(&reply, vec![], jump(names::protocols(family, lists.ports)), "");
         if let Some((ips_owner, ips)) = lists.ips {
             address_rules(build, &reply, family, opener, "allow", (ips_owner, ips), names::OPEN);
         }
@@ -180,7 +182,8 @@ fn add_view(build: &mut Build<'_>, owner: Owner, lists: &Lists<'_>) {
 }
 
 /// TCP and UDP by port, echo, errors that belong to a flow; nothing else.
-fn add_protocols(build: &mut Build<'_>, chain: &str, family: Family, ports: Owner) {
+fn add_protocols(build: &mut Build<'_>, family: Family, ports: Owner) {
+    let chain = &names::protocols(family, ports);
     let (icmp, request, reply) = match family {
         Family::V4 => (proto::ICMP, 8, 0),
         Family::V6 => (proto::ICMPV6, 128, 129),
@@ -215,19 +218,12 @@ fn add_recheck(build: &mut Build<'_>, id: HostId, owner: Owner) {
         let chain = names::recheck_of(family, id);
         build.rule(&entry, vec![Cond::Family(family)], goto(chain.clone()), "");
         let field = Field::Ct(Direction::Original, family, End::Source);
-        let map = names::of("host", family);
-        let mark = u32::from(id.0);
         if id == HostId::NOBODY {
-            let cond = Cond::Mapped { field, map, op: Op::Ge, value: 1 };
-            build.rule(&chain, vec![cond], goto("b_lease"), "the source belongs to a host now");
+            let taken = Cond::In { field, set: names::of("sources", family), negate: false };
+            build.rule(&chain, vec![taken], goto("b_lease"), "the source belongs to a host now");
         } else {
-            let theirs = Cond::Mapped { field, map, op: Op::Eq, value: mark };
-            let moved = format!("recheck{}b_h{}", family.digit(), id.0);
-            build.rule(&chain, vec![theirs], goto(moved.as_str()), "");
-            build.rule(&chain, vec![], goto("b_lease"), "the source left this host");
-            build.rule(&moved, vec![], jump(names::guard(family, owner)), "");
-            build.rule(&moved, vec![], verdict(Verdict::Accept), "");
-            continue;
+            let left = Cond::In { field, set: names::sources_of(family, id), negate: true };
+            build.rule(&chain, vec![left], goto("b_lease"), "the source left this host");
         }
         build.rule(&chain, vec![], jump(names::guard(family, owner)), "");
         build.rule(&chain, vec![], verdict(Verdict::Accept), "");

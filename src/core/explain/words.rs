@@ -1,0 +1,167 @@
+//! The sentence of an explanation.
+
+use std::net::IpAddr;
+
+use super::Asked;
+use crate::policy::decision::{Decision, Reason};
+use crate::policy::model::{DEFAULT_PORTS, Effective, List, Pointer, Policy};
+use crate::policy::reference::{self, Leased, Protocol};
+
+/// Everything that a sentence may speak of.
+pub(super) struct Words<'a> {
+    pub policy: &'a Policy,
+    pub rules: &'a Effective<'a>,
+    pub source: IpAddr,
+    pub interface: &'a str,
+    pub asked: &'a Asked,
+    pub protocol: Option<Protocol>,
+    pub leases: &'a [Leased<'a>],
+}
+
+impl Words<'_> {
+    pub fn sentence(&self, decision: &Decision) -> String {
+        let (who, what) = (self.who(), self.asked);
+        match decision.reason {
+            Reason::OutOfScope => self.out_of_scope(decision),
+            Reason::Allowed => self.allowed(decision),
+            Reason::Denied => format!("{who} may never reach {what}: {}", self.line(decision)),
+            Reason::PortNotAllowed => self.port(),
+            Reason::NoLease => format!(
+                "{what} is closed for {who}: no line of allow.ips covers it, and no answer for an allowed name that is \
+                 still good gave it this address; ask the gateway's DNS for the name first"
+            ),
+            _ => self.not_listed(),
+        }
+    }
+
+    /// Whose traffic it is.
+    fn who(&self) -> String {
+        match self.rules.host {
+            Some(host) => format!("{} ({host})", self.source),
+            None => format!("{} (in no host, so the global lists hold)", self.source),
+        }
+    }
+
+    fn out_of_scope(&self, decision: &Decision) -> String {
+        let scope = &self.policy.scope;
+        let path = decision.path.as_ref();
+        if let Some(list) = scope.sources.as_ref().filter(|list| Some(&list.path) == path) {
+            return format!(
+                "the policy is not about {}: {} says {}; it is neither filtered nor logged",
+                self.source,
+                list.path,
+                and_list(&list.entries)
+            );
+        }
+        let listed = scope.interfaces.as_ref().map(|list| format!("{} says {}", list.path, and_list(&list.entries)));
+        format!(
+            "the policy is not about what enters by {}: {}; it is neither filtered nor logged",
+            self.interface,
+            listed.unwrap_or_default()
+        )
+    }
+
+    fn allowed(&self, decision: &Decision) -> String {
+        let (who, what, line) = (self.who(), self.asked, self.line(decision));
+        let told = |lease: &&Leased<'_>| {
+            matches!(self.asked, Asked::Ip(address) if *address == lease.address)
+                && lease.host == self.rules.host
+                && decision.domain.as_ref().is_some_and(|pattern| pattern.matches(lease.name))
+        };
+        match self.asked {
+            Asked::Ip(_) => match self.leases.iter().find(told) {
+                Some(lease) => {
+                    format!("{who} may reach {what}: an answer for {} gave it this address, and {line}", lease.name)
+                }
+                None => format!("{who} may reach {what}: {line}"),
+            },
+            Asked::Domain(_) => format!("{who} may reach {what}: {line}"),
+        }
+    }
+
+    /// The line of the policy that decided, with its text.
+    fn line(&self, decision: &Decision) -> String {
+        let Some(path) = &decision.path else { return "no line of the policy says otherwise".to_owned() };
+        let text = decision.domain.as_ref().map(ToString::to_string).or_else(|| self.net_at(path));
+        match text {
+            Some(text) => format!("{path} says \"{text}\""),
+            None => format!("{path} says so"),
+        }
+    }
+
+    /// The entry of a list of networks, by its place.
+    fn net_at(&self, path: &Pointer) -> Option<String> {
+        let (list, index) = path.as_str().rsplit_once('/')?;
+        let index: usize = index.parse().ok()?;
+        let lists = self.rules.deny_ips.into_iter().flatten().chain(self.rules.ips);
+        lists.into_iter().find(|known| known.path.as_str() == list)?.entries.get(index).map(ToString::to_string)
+    }
+
+    fn port(&self) -> String {
+        let who = self.who();
+        let (word, port) = match self.protocol {
+            Some(Protocol::Tcp(port)) => ("tcp", port),
+            Some(Protocol::Udp(port)) => ("udp", port),
+            _ => return format!("{who} may send TCP, UDP and echo only"),
+        };
+        if port == 53 {
+            let what = self.asked;
+            return format!("{who} reaches port 53 of the gateway only: its own DNS answers, {what} is not asked");
+        }
+        match self.rules.ports {
+            Some(list) if list.entries.is_empty() => format!("{who} may use no port at all: {} is empty", list.path),
+            Some(list) => {
+                format!("{who} may not use {word} port {port}: {} says {}", list.path, and_list(&list.entries))
+            }
+            None => format!(
+                "{who} may not use {word} port {port}: the policy names no ports, so only {} are open",
+                and_list(&DEFAULT_PORTS)
+            ),
+        }
+    }
+
+    fn not_listed(&self) -> String {
+        let (who, what) = (self.who(), self.asked);
+        match self.asked {
+            Asked::Domain(_) => format!("{who} may not reach {what}: {}", nothing_of("domains", self.rules.domains)),
+            Asked::Ip(address) if reference::is_special(*address) => format!(
+                "{who} may not reach {what}: {}, and an address of this kind (private, local or reserved) is never \
+                 opened by a DNS answer",
+                nothing_of("ips", self.rules.ips)
+            ),
+            Asked::Ip(_) => format!(
+                "{who} may not reach {what}: {}, and the policy allows it no names through which an address could open",
+                nothing_of("ips", self.rules.ips)
+            ),
+        }
+    }
+}
+
+/// Why a list did not help.
+fn nothing_of<T>(field: &str, list: Option<&List<T>>) -> String {
+    match list {
+        None => format!("the policy has no allow.{field} for it"),
+        Some(list) if list.entries.is_empty() => format!("{} is empty", list.path),
+        Some(list) => format!("no line of {} covers it", list.path),
+    }
+}
+
+/// How many entries of a list a sentence repeats.
+const SHOWN: usize = 8;
+
+fn and_list<T: ToString>(entries: &[T]) -> String {
+    listing(entries, "and")
+}
+
+pub(super) fn or_list<T: ToString>(entries: &[T]) -> String {
+    listing(entries, "or")
+}
+
+fn listing<T: ToString>(entries: &[T], word: &str) -> String {
+    let mut shown: Vec<String> = entries.iter().take(SHOWN).map(ToString::to_string).collect();
+    let last = match entries.len() - shown.len() {
+        0 => shown.pop().unwrap_or_default(),
+        more => format!("{more} more"),
+    };
+    if shown.is_empty() { last } else { format!("{} {word} {last}", shown.join(", ")) }
+}

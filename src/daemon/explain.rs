@@ -1,0 +1,59 @@
+//! `explain` with the leases that are good now.
+
+use std::sync::Arc;
+
+use super::control::Office;
+use super::protocol::{self, Explained, Response};
+use crate::core::explain::{Question, Target, Transport, explain};
+use crate::plan::ids::HostId;
+use crate::policy::reference::{Leased, host_of};
+
+/// Answers by the policy in force.
+pub async fn answer(office: &Arc<Office>, asked: protocol::Explain) -> Response {
+    if asked.at.is_some() {
+        return Response::failed(
+            "this version has no time windows, so the answer is the same at any time; leave out --at",
+        );
+    }
+    let target = match (asked.domain, asked.ip) {
+        (Some(domain), None) => Target::Domain(domain),
+        (None, Some(address)) => Target::Ip(address.to_canonical()),
+        _ => return Response::failed("say either a domain or an address"),
+    };
+    let policy = match &office.revisions.lock().await.current {
+        Some(current) => Arc::clone(&current.policy),
+        None => return Response::failed("no policy is in force; import one: clawgress import --policy FILE"),
+    };
+    let host = host_of(&policy, asked.source.to_canonical()).cloned();
+    let mut names = Vec::new();
+    if let Target::Ip(address) = target {
+        let word = host.clone();
+        let held = office.gate.run(move |gate| {
+            let id = word.and_then(|name| gate.state.hosts.get(&name).copied()).unwrap_or(HostId::NOBODY);
+            gate.state.names_of(id, address, gate.now())
+        });
+        names = held.await.unwrap_or_default();
+    }
+    let leases: Vec<Leased<'_>> = match target {
+        Target::Ip(address) => names.iter().map(|name| Leased { host: host.as_ref(), name, address }).collect(),
+        Target::Domain(_) => Vec::new(),
+    };
+    let question = Question {
+        source: asked.source,
+        interface: None,
+        target,
+        port: asked.port,
+        protocol: asked.protocol.map(|protocol| match protocol {
+            protocol::Transport::Tcp => Transport::Tcp,
+            protocol::Transport::Udp => Transport::Udp,
+        }),
+    };
+    let explained = match explain(&policy, &question, &leases) {
+        Ok(explanation) => Explained::new(&policy, explanation),
+        Err(mistake) => return Response::failed(mistake.to_string()),
+    };
+    match explained {
+        Ok(explained) => Response::done(explained),
+        Err(error) => Response::failed(error.to_string()),
+    }
+}

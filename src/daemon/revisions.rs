@@ -1,0 +1,252 @@
+//! From a policy's text to a revision in force, and back again after a restart.
+//!
+//! Everything that changes the policy goes through [`Revisions`], one at a time: validate, enforce, store, record. What
+//! is stored and what is in force differ only by the caller's wish (`apply FILE`) or by a failure that is said.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use chrono::Utc;
+
+use super::gate::Handle;
+use crate::policy::{Diagnostic, Policy, digest, not_yet_enforced, parse_with_warnings};
+use crate::store::{Origin, Revision, RevisionMeta, Store};
+
+/// The revision in force.
+#[derive(Clone, Debug)]
+pub struct Current {
+    /// Number, digest, origin, time.
+    pub meta: RevisionMeta,
+    /// The policy.
+    pub policy: Arc<Policy>,
+}
+
+/// Why a policy did not come into force.
+#[derive(Debug)]
+pub struct Rejected {
+    /// One sentence.
+    pub message: String,
+    /// Every mistake, if it is the policy's.
+    pub errors: Vec<Diagnostic>,
+}
+
+impl Rejected {
+    fn plain(message: impl Into<String>) -> Self {
+        Self { message: message.into(), errors: Vec::new() }
+    }
+}
+
+/// A policy that came into force.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Its number.
+    pub revision: u64,
+    /// SHA-256 of the policy's normal form.
+    pub sha256: String,
+    /// Operations in the kernel's transaction.
+    pub operations: u64,
+    /// Classes of live flows that ended.
+    pub cut: usize,
+    /// What is odd about the policy though legal.
+    pub warnings: Vec<Diagnostic>,
+    /// What went wrong after it came into force.
+    pub trouble: Vec<String>,
+}
+
+/// See the module.
+pub struct Revisions {
+    store: Store,
+    policy_file: PathBuf,
+    gate: Handle,
+    /// The revision in force.
+    pub current: Option<Current>,
+    /// What is wrong with the stored policy, or with storing; shown by `status`.
+    pub trouble: Vec<String>,
+}
+
+impl Revisions {
+    /// Nothing is enforced by this alone; see [`Revisions::boot`].
+    pub fn new(store: Store, policy_file: PathBuf, gate: Handle) -> Self {
+        Self { store, policy_file, gate, current: None, trouble: Vec::new() }
+    }
+
+    /// The stored policy, for reading and for `show`.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// After a start: the stored policy, or the last good one if the stored one cannot be enforced.
+    ///
+    /// # Errors
+    /// A policy was in force once and none can be enforced now; what the kernel still holds stays.
+    pub async fn boot(&mut self) -> Result<(), String> {
+        let last = match self.store.last_good() {
+            Ok(found) => {
+                self.trouble.extend(found.damage.iter().map(ToString::to_string));
+                found.value
+            }
+            Err(error) => {
+                self.trouble.push(error.to_string());
+                None
+            }
+        };
+        let stored = match self.store.stored_policy() {
+            Ok(Some(text)) => match self.enforce(&text, Origin::Boot, last.as_ref()).await {
+                Ok(_) => return Ok(()),
+                Err(rejected) => Some(describe(&rejected)),
+            },
+            Ok(None) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        let Some(last) = last else {
+            return match stored {
+                None => Ok(()),
+                Some(why) => Err(format!("the stored policy {} is not enforced: {why}", self.policy_file.display())),
+            };
+        };
+        let why = stored.unwrap_or_else(|| "it is gone".into());
+        let trouble = format!(
+            "the stored policy {} is not enforced: {why}; revision {}, the last good one, is in force instead",
+            self.policy_file.display(),
+            last.meta.revision
+        );
+        let text = last.policy.clone();
+        match self.enforce(&text, Origin::Boot, Some(&last)).await {
+            Ok(_) => {
+                self.trouble.push(trouble);
+                Ok(())
+            }
+            Err(rejected) => Err(format!("{trouble} – but that failed too: {}", describe(&rejected))),
+        }
+    }
+
+    /// Validates, enforces and stores: all or nothing.
+    ///
+    /// # Errors
+    /// Nothing changed.
+    pub async fn import(&mut self, text: &str, origin: Origin) -> Result<Accepted, Rejected> {
+        // The new file is written and synced beside the old one first, so that nothing is enforced that cannot be kept.
+        let staged = self.store.stage_policy(text).map_err(|error| Rejected::plain(error.to_string()))?;
+        let mut accepted = self.enforce(text, origin, None).await?;
+        match staged.commit() {
+            Ok(()) => self.trouble.clear(),
+            Err(error) => {
+                let trouble = format!("in force, but not stored: {error}");
+                self.trouble.push(trouble.clone());
+                accepted.trouble.push(trouble);
+            }
+        }
+        Ok(accepted)
+    }
+
+    /// Enforces `text` without storing it, or the stored policy again.
+    ///
+    /// # Errors
+    /// Nothing changed.
+    pub async fn apply(&mut self, text: Option<&str>, origin: Origin) -> Result<Accepted, Rejected> {
+        match text {
+            Some(text) => self.enforce(text, origin, None).await,
+            None => {
+                let stored = self.store.stored_policy().map_err(|error| Rejected::plain(error.to_string()))?;
+                let text = stored.ok_or_else(|| {
+                    Rejected::plain(format!(
+                        "no policy is stored at {}; import one: clawgress import --policy FILE",
+                        self.policy_file.display()
+                    ))
+                })?;
+                let accepted = self.enforce(&text, origin, None).await?;
+                self.trouble.clear();
+                Ok(accepted)
+            }
+        }
+    }
+
+    /// `last`: the revision that an earlier process had in force; the same policy keeps its number.
+    async fn enforce(&mut self, text: &str, origin: Origin, last: Option<&Revision>) -> Result<Accepted, Rejected> {
+        let parsed = parse_with_warnings(text).map_err(|errors| Rejected {
+            message: format!("the policy has {}; nothing changed", count(errors.len(), "mistake")),
+            errors,
+        })?;
+        let missing = not_yet_enforced(&parsed.policy);
+        if !missing.is_empty() {
+            return Err(Rejected {
+                message: "the policy asks for what this version does not enforce; nothing changed".into(),
+                errors: missing,
+            });
+        }
+        let policy = Arc::new(parsed.policy);
+        let sha256 = digest(&policy);
+        let again = self.current.as_ref().filter(|current| current.meta.sha256 == sha256).cloned();
+        let kept = last.filter(|last| last.meta.sha256 == sha256);
+        let revision = match (&again, kept) {
+            (Some(current), _) => current.meta.revision,
+            (None, Some(last)) => last.meta.revision,
+            (None, None) => self.next_number(),
+        };
+        let work = policy.clone();
+        let applied = self
+            .gate
+            .run(move |gate| gate.enforce(&work, revision))
+            .await
+            .map_err(|stopped| Rejected::plain(stopped.to_string()))?
+            .map_err(|refused| refusal(&refused))?;
+        let mut trouble = Vec::new();
+        if again.is_none() {
+            let meta = RevisionMeta { revision, sha256: sha256.clone(), origin, applied_at: Utc::now() };
+            let current = Current { meta: kept.map_or(meta, |last| last.meta.clone()), policy };
+            if kept.is_none() {
+                trouble.extend(self.record(&current, text));
+            }
+            self.current = Some(current);
+        }
+        let operations = applied.operations as u64;
+        Ok(Accepted { revision, sha256, operations, cut: applied.cut, warnings: parsed.warnings, trouble })
+    }
+
+    /// The policy is in force whatever happens here; a failure is said and shows in `status`.
+    fn record(&mut self, current: &Current, text: &str) -> Option<String> {
+        let revision = Revision { meta: current.meta.clone(), policy: text.to_owned() };
+        let error = self.store.record(&revision).err()?;
+        let trouble = format!("revision {} is in force but not recorded: {error}", current.meta.revision);
+        self.trouble.push(trouble.clone());
+        Some(trouble)
+    }
+
+    fn next_number(&self) -> u64 {
+        let stored = self.store.next_revision();
+        let running = self.current.as_ref().map_or(1, |current| current.meta.revision + 1);
+        stored.max(running)
+    }
+}
+
+/// The kernel's refusal in the form of a policy's mistake, if it is about one line.
+fn refusal(refused: &super::gate::Refused) -> Rejected {
+    let errors = refused.path.iter().map(|path| Diagnostic {
+        path: path.clone(),
+        message: refused.what.clone(),
+        hint: Some("what was enforced before is still enforced".into()),
+    });
+    Rejected {
+        message: format!("{}; what was enforced before is still enforced", refused.what),
+        errors: errors.collect(),
+    }
+}
+
+fn describe(rejected: &Rejected) -> String {
+    match rejected.errors.first() {
+        None => rejected.message.clone(),
+        Some(first) if rejected.errors.len() == 1 => first.to_string(),
+        Some(first) => format!("{first} (and {} more)", rejected.errors.len() - 1),
+    }
+}
+
+fn count(number: usize, word: &str) -> String {
+    if number == 1 { format!("1 {word}") } else { format!("{number} {word}s") }
+}
+
+/// How many hosts and how many entries of domain lists a policy has.
+pub fn sizes(policy: &Policy) -> (usize, usize) {
+    let lists = policy.hosts.values().map(|host| &host.allow).chain([&policy.allow]);
+    let domains = lists.filter_map(|allow| allow.domains.as_ref()).map(|list| list.entries.len()).sum();
+    (policy.hosts.len(), domains)
+}

@@ -1,0 +1,223 @@
+//! Start and end of the daemon.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use arc_swap::ArcSwapOption;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Mutex, watch as channel};
+use tracing::{error, info, warn};
+
+use super::control::{self, Office};
+use super::gate::{Gate, Handle};
+use super::revisions::Revisions;
+use super::{held, watch, world};
+use crate::dns;
+use crate::nft::{Kernel, Options};
+use crate::plan::snapshot::Snapshot;
+use crate::policy::Policy;
+use crate::settings::{self, OutOfScope, Settings, Source};
+use crate::store::{Origin, Store};
+
+/// Threads for DNS and control; the gate and the watch have their own.
+const WORKERS: usize = 2;
+
+/// Runs the daemon until it is told to stop.
+///
+/// # Errors
+/// What is missing to start, in words; nothing was changed then.
+pub fn run(settings: Settings) -> anyhow::Result<()> {
+    log();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
+    let result = runtime.block_on(serve(settings));
+    // Look-ups that still wait for an upstream are not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+/// To stderr, which the journal takes; `RUST_LOG` overrides.
+fn log() {
+    use std::io::IsTerminal;
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,hickory_server=warn,hickory_proto=warn,hickory_net=warn,h2=warn"));
+    let terminal = std::io::stderr().is_terminal();
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal && std::env::var_os("NO_COLOR").is_none())
+        .with_target(false)
+        .try_init();
+}
+
+async fn serve(settings: Settings) -> anyhow::Result<()> {
+    for sentence in &settings.not_yet {
+        warn!("{sentence}");
+    }
+    let counters = Arc::new(dns::Counters::default());
+    let bound = dns::bind(&dns_settings(&settings)?, Arc::clone(&counters))?;
+    let listen = bound.addresses();
+    let store = Store::open(&settings.policy, &settings.state_dir)?;
+    let (gate, owned) = open_gate(&settings, &store, &listen)?;
+    let judge = gate.judge();
+    let (handle, thread) = gate.spawn().context("cannot start the gate's thread")?;
+
+    let mut revisions = Revisions::new(store, settings.policy.clone(), handle.clone());
+    if let Err(why) = revisions.boot().await {
+        // What an earlier run left in the kernel stays in force; without it there is nothing to protect yet.
+        error!("{why}");
+        revisions.trouble.push(why);
+    }
+    report(&revisions);
+
+    let (stop, stopped) = channel::channel(false);
+    let office = Arc::new(Office {
+        gate: handle.clone(),
+        revisions: Mutex::new(revisions),
+        counters,
+        listen: listen.clone(),
+        owned,
+        settings: settings.clone(),
+    });
+    let socket = control::listen(&settings.runtime_dir)?;
+    let tasks = [
+        tokio::spawn(bound.serve(judge, Arc::new(handle.clone()), wait(stopped.clone()))),
+        tokio::spawn(control::serve(socket, Arc::clone(&office), wait(stopped.clone()))),
+        tokio::spawn(watch::world(handle.clone(), listen, settings.dns.redirect, wait(stopped))),
+    ];
+    if !owned {
+        watch::table(handle.clone());
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    info!("ready");
+    until_told(&office).await?;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    let _ = stop.send(true);
+    for task in tasks {
+        let _ = task.await;
+    }
+    control::remove(&settings.runtime_dir);
+    handle.stop();
+    let _ = thread.join();
+    info!("stopped; the kernel goes on enforcing (clawgress teardown opens the gateway)");
+    Ok(())
+}
+
+async fn wait(mut stopped: channel::Receiver<bool>) {
+    let _ = stopped.wait_for(|stop| *stop).await;
+}
+
+fn dns_settings(settings: &Settings) -> anyhow::Result<dns::Settings> {
+    let upstreams = settings
+        .dns
+        .upstreams
+        .iter()
+        .flatten()
+        .map(|text| text.parse().map_err(|error: dns::UpstreamError| anyhow::anyhow!("dns.upstreams: {error}")));
+    Ok(dns::Settings {
+        listen: settings.dns.listen.clone(),
+        upstreams: upstreams.collect::<anyhow::Result<_>>()?,
+        out_of_scope: match settings.dns.out_of_scope {
+            OutOfScope::Refuse => dns::OutOfScope::Refuse,
+            OutOfScope::Forward => dns::OutOfScope::Forward,
+        },
+    })
+}
+
+/// The gate over the kernel's table, and whether the table is locked against others.
+fn open_gate(settings: &Settings, store: &Store, listen: &[SocketAddr]) -> anyhow::Result<(Gate, bool)> {
+    let wanted = settings.kernel.lock_table;
+    let mut kernel = Kernel::open(Options { own_table: wanted, ..Options::default() })?;
+    let held = kernel.read()?;
+    if let Some(held) = &held
+        && !held::is_ours(held)
+    {
+        bail!(
+            "there is a table \"inet clawgress\" that is not ours; look at it (nft list table inet clawgress) and remove it \
+             (nft delete table inet clawgress) or rename it, then start again"
+        );
+    }
+    // A table that was made without a lock cannot be locked afterwards without a gap.
+    let owned = wanted && kernel.features().owner && held.as_ref().is_none_or(|held| held.owned);
+    if !owned {
+        if wanted {
+            info!("the table cannot be locked against other programs here; it is watched and repaired instead");
+        }
+        kernel = Kernel::open(Options { own_table: false, ..Options::default() })?;
+    }
+    let world = world::look(&mut kernel, listen, settings.dns.redirect);
+    let judge = Arc::new(ArcSwapOption::<Snapshot>::empty());
+    let gate = Gate::open(kernel, world, last_policy(store).as_ref(), judge)?;
+    Ok((gate, owned))
+}
+
+/// The policy that the earlier run enforced, if it can be told.
+fn last_policy(store: &Store) -> Option<Policy> {
+    let last = store.last_good().ok()?.value?;
+    crate::policy::parse(&last.policy).ok()
+}
+
+fn report(revisions: &Revisions) {
+    match &revisions.current {
+        Some(current) => info!(
+            "revision {} is in force ({} of it {}, sha256 {})",
+            current.meta.revision,
+            current.meta.origin,
+            current.meta.applied_at.format("%Y-%m-%d %H:%M:%S UTC"),
+            current.meta.sha256.get(..12).unwrap_or_default()
+        ),
+        None if revisions.trouble.is_empty() => {
+            warn!(
+                "unconfigured: no policy was ever stored, so nothing is enforced; import one: clawgress import --policy FILE"
+            );
+        }
+        None => error!("no policy is in force; import one: clawgress import --policy FILE"),
+    }
+    for trouble in &revisions.trouble {
+        error!("{trouble}");
+    }
+}
+
+/// Returns at SIGTERM or SIGINT; SIGHUP reads settings and policy again.
+async fn until_told(office: &Arc<Office>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => reload(office).await,
+        }
+    }
+}
+
+/// The file to read again; `None`: wherever the settings are found.
+fn named(settings: &Settings) -> Option<&std::path::Path> {
+    match &settings.source {
+        Source::Named(path) => Some(path),
+        Source::Found(_) | Source::Defaults => None,
+    }
+}
+
+async fn reload(office: &Arc<Office>) {
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
+    match settings::load(named(&office.settings)) {
+        Ok(fresh) if fresh == office.settings => {}
+        Ok(_) => warn!("the settings file changed; its settings take effect when the daemon is started again"),
+        Err(error) => error!("settings not read again, the old ones stay: {error}"),
+    }
+    let mut revisions = office.revisions.lock().await;
+    match revisions.apply(None, Origin::Cli).await {
+        Ok(accepted) => info!("read again: revision {} is in force", accepted.revision),
+        Err(rejected) => {
+            error!("the stored policy is not enforced: {}", rejected.message);
+            for mistake in &rejected.errors {
+                error!("{mistake}");
+            }
+            revisions.trouble = vec![format!("the stored policy is not enforced: {}", rejected.message)];
+        }
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}

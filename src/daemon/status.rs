@@ -1,0 +1,160 @@
+//! What `status` and `health` say.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::control::Office;
+use super::gate::Gate;
+use super::protocol::{Check, Health, StateWord, Status};
+use super::revisions::{Revisions, sizes};
+use crate::plan::situation::DnsDoor;
+use crate::policy::Policy;
+use crate::policy::model::Mode;
+
+fn check(name: &str, ok: bool, message: impl Into<String>) -> Check {
+    Check { name: name.into(), ok, message: message.into() }
+}
+
+/// What only the gate's thread knows.
+struct Kernel {
+    inherited: bool,
+    drift: bool,
+    checks: Vec<Check>,
+}
+
+/// The state and its checks.
+pub async fn status(office: &Arc<Office>) -> Status {
+    let owned = office.owned;
+    let kernel = office.gate.run(move |gate| kernel(gate, owned)).await.unwrap_or_else(|stopped| Kernel {
+        inherited: false,
+        drift: true,
+        checks: vec![check("kernel", false, stopped.to_string())],
+    });
+    let revisions = office.revisions.lock().await;
+    let mut checks = kernel.checks;
+    checks.push(dns(office));
+    checks.extend(policy(&revisions, kernel.inherited));
+    let (drift, stored) = stored(&revisions);
+    checks.extend(stored);
+    let healthy = checks.iter().all(|check| check.ok);
+    let state = match &revisions.current {
+        None if kernel.inherited => StateWord::Blocked,
+        None => StateWord::Unconfigured,
+        Some(_) if !healthy => StateWord::Degraded,
+        Some(current) if monitors(&current.policy) => StateWord::Monitoring,
+        Some(_) => StateWord::Enforcing,
+    };
+    let current = revisions.current.as_ref();
+    let (hosts, domains) = current.map_or((0, 0), |current| sizes(&current.policy));
+    Status {
+        state,
+        revision: current.map(|current| current.meta.revision),
+        sha256: current.map(|current| current.meta.sha256.clone()),
+        origin: current.map(|current| current.meta.origin),
+        applied_at: current.map(|current| current.meta.applied_at),
+        hosts,
+        domains,
+        drift: drift || kernel.drift,
+        checks,
+    }
+}
+
+/// All checks, and whether all is well.
+pub fn health(status: &Status) -> Health {
+    Health { healthy: status.checks.iter().all(|check| check.ok), checks: status.checks.clone() }
+}
+
+fn kernel(gate: &mut Gate, owned: bool) -> Kernel {
+    let mut checks = Vec::new();
+    let enforcing = gate.policy.is_some();
+    let table = gate.kernel().read();
+    let present = matches!(table, Ok(Some(_)));
+    checks.push(match (&table, &gate.drift) {
+        (Err(error), _) => check("kernel", false, error.to_string()),
+        (_, Some(drift)) => check("kernel", false, format!("the table is not as it should be: {drift}")),
+        (Ok(None), _) if enforcing => check("kernel", false, "the table is gone; it is being restored"),
+        (Ok(None), _) => check("kernel", true, "there is no table: nothing is enforced"),
+        (Ok(Some(_)), _) => {
+            let (classes, leases) = gate.state.counts(gate.now());
+            let lock = if owned { "locked against other programs" } else { "watched, and restored when changed" };
+            let repairs = match gate.repairs {
+                0 => String::new(),
+                1 => ", restored once".into(),
+                times => format!(", restored {times} times"),
+            };
+            check("kernel", true, format!("the table is in place, {lock}{repairs}; {leases} leases, {classes} classes"))
+        }
+    });
+    if enforcing {
+        for (family, door) in [("IPv4", gate.world.dns4), ("IPv6", gate.world.dns6)] {
+            if door == DnsDoor::Closed {
+                let message = format!(
+                    "port 53 is refused over {family}: dns.listen has no address for it, or dns.redirect is off"
+                );
+                checks.push(check("dns-redirect", true, message));
+            }
+        }
+    }
+    match gate.kernel().foreign_flowtables() {
+        Ok(tables) if !tables.is_empty() && enforcing => {
+            let first = &tables[0];
+            checks.push(check(
+                "flowtable",
+                false,
+                format!(
+                    "flow table {} of table {} takes flows past every rule once they are offloaded: caps, windows and cuts do not hold for \
+                     them; remove it, or keep agents' interfaces out of it",
+                    first.name, first.table
+                ),
+            ));
+        }
+        _ => {}
+    }
+    let inherited = !enforcing && present;
+    Kernel { inherited, drift: gate.drift.is_some(), checks }
+}
+
+fn dns(office: &Office) -> Check {
+    let listen: Vec<String> = office.listen.iter().map(SocketAddr::to_string).collect();
+    let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let counters = &office.counters;
+    let message = format!(
+        "listening on {}; {} queries, {} blocked, {} without an answer from upstream",
+        listen.join(", "),
+        read(&counters.queries),
+        read(&counters.blocked),
+        read(&counters.upstream_timeouts)
+    );
+    check("dns", true, message)
+}
+
+fn policy(revisions: &Revisions, inherited: bool) -> Vec<Check> {
+    if !revisions.trouble.is_empty() {
+        return revisions.trouble.iter().map(|trouble| check("policy", false, trouble.clone())).collect();
+    }
+    vec![match &revisions.current {
+        Some(current) => check("policy", true, format!("revision {} is in force", current.meta.revision)),
+        None if inherited => {
+            check("policy", false, "the table of an earlier run is in force; import a policy to replace it")
+        }
+        None => check("policy", true, "none was ever stored; import one: clawgress import --policy FILE"),
+    }]
+}
+
+/// Whether what is stored is what is in force; it need not be (`apply FILE`), but somebody should know.
+fn stored(revisions: &Revisions) -> (bool, Option<Check>) {
+    let Some(current) = &revisions.current else { return (false, None) };
+    let Ok(Some(text)) = revisions.store().stored_policy() else { return (false, None) };
+    let same = crate::policy::parse(&text).is_ok_and(|policy| crate::policy::digest(&policy) == current.meta.sha256);
+    if same {
+        return (false, None);
+    }
+    let message = "the stored policy is not the one in force; `clawgress apply` enforces the stored one";
+    (true, Some(check("stored", true, message)))
+}
+
+fn monitors(policy: &Policy) -> bool {
+    policy.effective(None).mode == Mode::Monitor
+        && policy.hosts.keys().all(|host| policy.effective(Some(host)).mode == Mode::Monitor)
+}

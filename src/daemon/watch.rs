@@ -1,0 +1,105 @@
+//! Changes that come from elsewhere: other programs in our table, and the machine itself.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{error, info, warn};
+
+use super::gate::Handle;
+use super::world;
+use crate::nft::{Event, Watch};
+
+/// How often the machine is looked at: its addresses, and whether another table switches tracking off.
+const LOOK: Duration = Duration::from_secs(2);
+/// Foreign changes come in bursts; the repair waits until one is over, so that it repairs once.
+const SETTLE: Duration = Duration::from_millis(50);
+/// After an error on the watching socket.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Keeps the picture of the machine current.
+pub async fn world(gate: Handle, listen: Vec<SocketAddr>, redirect: bool, stopped: impl Future<Output = ()>) {
+    let listen: Arc<[SocketAddr]> = listen.into();
+    let work = async {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let listen = Arc::clone(&listen);
+            let result = gate
+                .run(move |gate| {
+                    let fresh = world::look(gate.kernel(), &listen, redirect);
+                    let now = gate.now();
+                    gate.state.sweep(now);
+                    gate.meet(fresh)
+                })
+                .await;
+            match result {
+                Ok(Ok(true)) => info!("the machine's addresses or other tables changed; the table follows"),
+                Ok(Ok(false)) => {}
+                Ok(Err(refused)) => error!("the table cannot follow the machine's change: {refused}"),
+                Err(_) => return,
+            }
+        }
+    };
+    tokio::select! {
+        () = work => {}
+        () = stopped => {}
+    }
+}
+
+/// Undoes what others do to our table; for kernels that cannot lock it. Its thread ends with the process.
+pub fn table(gate: Handle) {
+    let runtime = tokio::runtime::Handle::current();
+    let work = move || {
+        let Ok(port) = runtime.block_on(gate.run(|gate| gate.kernel().port())) else { return };
+        loop {
+            let mut watch = match Watch::open(port) {
+                Ok(watch) => watch,
+                Err(error) => {
+                    error!("cannot watch the table for changes by other programs: {error}");
+                    std::thread::sleep(AGAIN);
+                    continue;
+                }
+            };
+            // Whatever happened while nobody watched.
+            if !repair(&runtime, &gate, None) {
+                return;
+            }
+            while let Ok(event) = watch.next() {
+                std::thread::sleep(SETTLE);
+                while matches!(watch.try_next(), Ok(Some(_))) {}
+                if !repair(&runtime, &gate, Some(&event)) {
+                    return;
+                }
+            }
+            std::thread::sleep(AGAIN);
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("watch".into()).spawn(work) {
+        error!("cannot watch the table for changes by other programs: {error}");
+    }
+}
+
+/// False: the gate has stopped.
+fn repair(runtime: &tokio::runtime::Handle, gate: &Handle, event: Option<&Event>) -> bool {
+    match runtime.block_on(gate.run(super::gate::Gate::repair)) {
+        Ok(Ok(true)) => {
+            match event {
+                Some(Event::Changed(who)) => {
+                    warn!("{} (process {}) changed the table; it was restored", who.name, who.pid);
+                }
+                Some(Event::Deleted(who)) => {
+                    warn!("{} (process {}) removed the table; it was restored", who.name, who.pid);
+                }
+                Some(Event::Lost) | None => warn!("the table was not as it should be; it was restored"),
+            }
+            true
+        }
+        Ok(Ok(false)) => true,
+        Ok(Err(error)) => {
+            error!("somebody changed the table and it cannot be restored: {error}");
+            true
+        }
+        Err(_) => false,
+    }
+}

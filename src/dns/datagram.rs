@@ -1,0 +1,107 @@
+//! Datagrams with the address they were sent to.
+//!
+//! A socket on a wildcard address learns from the kernel which address was asked and by which interface, and answers from
+//! that address (`IP_PKTINFO`, ip(7); `IPV6_PKTINFO`, RFC 3542 section 6). Without that, a gateway with several addresses
+//! answers from another one than was asked, and the client drops the answer.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsRawFd;
+
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg, sendmsg,
+    setsockopt, sockopt,
+};
+
+/// One received datagram's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    /// Octets received.
+    pub length: usize,
+    /// Who sent it.
+    pub peer: SocketAddr,
+    /// The address it was sent to, when known.
+    pub local: Option<IpAddr>,
+    /// The number of the interface it came in by; 0: not known.
+    pub interface: u32,
+}
+
+/// Turns on the report of the address asked.
+pub(super) fn report_destination(socket: &socket2::Socket, v6: bool) -> io::Result<()> {
+    if v6 {
+        setsockopt(socket, sockopt::Ipv6RecvPacketInfo, &true)?;
+    } else {
+        setsockopt(socket, sockopt::Ipv4PacketInfo, &true)?;
+    }
+    Ok(())
+}
+
+/// Room for the kernel's report.
+pub(super) fn report_space() -> Vec<u8> {
+    nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo)
+}
+
+/// Receives one datagram; does not wait.
+pub(super) fn receive(socket: &impl AsRawFd, buffer: &mut [u8], report: &mut [u8]) -> io::Result<Head> {
+    let mut parts = [IoSliceMut::new(buffer)];
+    let got = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(report), MsgFlags::MSG_DONTWAIT)?;
+    let mut head = Head {
+        length: if got.flags.contains(MsgFlags::MSG_TRUNC) { 0 } else { got.bytes },
+        peer: got.address.as_ref().and_then(socket_address).ok_or(io::ErrorKind::InvalidData)?,
+        local: None,
+        interface: 0,
+    };
+    for message in got.cmsgs()? {
+        match message {
+            ControlMessageOwned::Ipv4PacketInfo(info) => {
+                head.local = Some(Ipv4Addr::from(u32::from_be(info.ipi_spec_dst.s_addr)).into());
+                head.interface = u32::try_from(info.ipi_ifindex).unwrap_or(0);
+            }
+            ControlMessageOwned::Ipv6PacketInfo(info) => {
+                head.local = Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                head.interface = info.ipi6_ifindex;
+            }
+            _ => {}
+        }
+    }
+    Ok(head)
+}
+
+/// Sends an answer to the datagram with `head`; does not wait.
+pub(super) fn answer(socket: &impl AsRawFd, head: &Head, bytes: &[u8]) -> io::Result<()> {
+    let parts = [IoSlice::new(bytes)];
+    let fd = socket.as_raw_fd();
+    match (head.peer, head.local) {
+        (SocketAddr::V4(peer), Some(IpAddr::V4(local))) => {
+            // No interface: the routes say where the client is, also after an address moved.
+            let info = libc::in_pktinfo {
+                ipi_ifindex: 0,
+                ipi_spec_dst: libc::in_addr { s_addr: u32::from(local).to_be() },
+                ipi_addr: libc::in_addr { s_addr: 0 },
+            };
+            let control = [ControlMessage::Ipv4PacketInfo(&info)];
+            sendmsg(fd, &parts, &control, MsgFlags::MSG_DONTWAIT, Some(&SockaddrIn::from(peer)))?;
+        }
+        (SocketAddr::V6(peer), Some(IpAddr::V6(local))) => {
+            let linked = local.is_unicast_link_local();
+            let info = libc::in6_pktinfo {
+                ipi6_addr: libc::in6_addr { s6_addr: local.octets() },
+                ipi6_ifindex: if linked { head.interface } else { 0 },
+            };
+            let control = [ControlMessage::Ipv6PacketInfo(&info)];
+            sendmsg(fd, &parts, &control, MsgFlags::MSG_DONTWAIT, Some(&SockaddrIn6::from(peer)))?;
+        }
+        (peer, _) => {
+            sendmsg(fd, &parts, &[], MsgFlags::MSG_DONTWAIT, Some(&SockaddrStorage::from(peer)))?;
+        }
+    }
+    Ok(())
+}
+
+fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::from((v4.ip(), v4.port())));
+    v4.or_else(|| {
+        // The scope stays: a link-local client is found only on its own link.
+        address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into()))
+    })
+}

@@ -1,0 +1,84 @@
+//! By which interface a query came in.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::if_indextoname;
+use nix::sys::socket::SockaddrStorage;
+
+/// How long the name of an interface number is remembered: asking is a system call per query otherwise.
+const MEMORY: Duration = Duration::from_secs(1);
+
+/// Names of interfaces by number, remembered for a moment.
+#[derive(Default)]
+pub(super) struct Interfaces {
+    names: Mutex<HashMap<u32, Known>>,
+}
+
+/// A name, if there is one, and when it was asked for.
+type Known = (Option<Arc<str>>, Instant);
+
+impl Interfaces {
+    /// The name of interface `index`; `None`: there is none.
+    pub fn name(&self, index: u32) -> Option<Arc<str>> {
+        let now = Instant::now();
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((name, when)) = names.get(&index)
+            && now.duration_since(*when) < MEMORY
+        {
+            return name.clone();
+        }
+        // nix 0.31 says "" for a number that nobody has.
+        let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
+        let name: Option<Arc<str>> = name.filter(|name| !name.is_empty()).map(Arc::from);
+        names.retain(|_, (_, when)| now.duration_since(*when) < MEMORY);
+        names.insert(index, (name.clone(), now));
+        name
+    }
+}
+
+/// The interface by which packets to `peer` leave, which is the one that its own come in by unless routes are lopsided.
+pub(super) fn by_route(peer: SocketAddr) -> Option<Arc<str>> {
+    let any: IpAddr = match peer {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    // Connecting a datagram socket sends nothing; it only asks the routes.
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(peer).ok()?;
+    let local = socket.local_addr().ok()?.ip();
+    owners().find_map(|(name, address)| (address == local).then(|| Arc::from(name)))
+}
+
+/// Whether an address is one of this machine's.
+pub(super) fn is_local(address: IpAddr) -> bool {
+    address.is_loopback() || owners().any(|(_, own)| own == address)
+}
+
+fn owners() -> impl Iterator<Item = (String, IpAddr)> {
+    let all = getifaddrs().into_iter().flatten();
+    all.filter_map(|entry| Some((entry.interface_name, ip(&entry.address?)?)))
+}
+
+fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+    v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_found_by_number_and_by_route() {
+        let names = Interfaces::default();
+        assert_eq!(names.name(1).as_deref(), Some("lo"));
+        assert_eq!(names.name(1).as_deref(), Some("lo"));
+        assert_eq!(names.name(u32::MAX), None);
+        assert_eq!(by_route(([127, 0, 0, 1], 9).into()).as_deref(), Some("lo"));
+        assert!(is_local(Ipv4Addr::LOCALHOST.into()) && !is_local([192, 0, 2, 1].into()));
+    }
+}

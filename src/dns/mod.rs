@@ -1,0 +1,31 @@
+//! The DNS driver: answers the agents' questions by the policy in force.
+//!
+//! A tour: [`bind`] takes the sockets (`listen`); `udp` and `tcp` take packets off them; `service` is what happens to one
+//! query: `query` reads it, a [`Judge`](crate::core::judge::Judge) decides, `resolver` (with `cache` and `upstream`) finds out, [`filter`] takes out
+//! what may not be told, a [`Leaser`](crate::core::lease::Leaser) opens the addresses, `reply` writes the answer.
+
+mod cache;
+mod counters;
+mod datagram;
+pub mod filter;
+mod interfaces;
+mod listen;
+mod pending;
+mod query;
+mod reply;
+mod resolver;
+mod service;
+mod settings;
+mod tcp;
+mod udp;
+mod upstream;
+mod words;
+
+pub use counters::Counters;
+pub use listen::{Bound, DnsError, bind};
+pub use service::JudgeSource;
+pub use settings::{OutOfScope, Settings};
+pub use upstream::{Upstream, UpstreamError};
+
+#[cfg(test)]
+mod tests;

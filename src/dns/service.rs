@@ -1,0 +1,275 @@
+//! What happens to one query, whichever way it came.
+//!
+//! Source → host → decision on the name. A refused name ends there: no upstream hears of it and no one waits. An allowed
+//! one is looked up, the answer is filtered, its addresses are leased, and only then it goes.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use futures_util::future::BoxFuture;
+use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::rr::RecordType;
+
+use super::counters::Counters;
+use super::filter::{Answer, Asked, Filtered, Outcome, filter};
+use super::pending::{Pending, Ticket};
+use super::query::{Parsed, Query, Transport, parse};
+use super::reply::{self, Ede};
+use super::resolver::Resolver;
+use super::settings::OutOfScope;
+use super::upstream::{Failure, Lookup};
+use super::words;
+use crate::core::judge::Judge;
+use crate::core::lease::{Acked, HostId, LeaseError, LeaseRequest, Leaser};
+use crate::policy::decision::{Decision, Verdict};
+use crate::policy::model::Mode;
+
+/// How long the kernel may take over a lease; the usual time is a few microseconds.
+const LEASE_TIME: Duration = Duration::from_secs(1);
+/// Decisions made at most for one query when the policy changes under it.
+const MAX_DECISIONS: usize = 3;
+/// A pause before deciding again, so that a change of policy that is under way can end.
+const STALE_PAUSE: Duration = Duration::from_millis(20);
+/// Under which number queries from outside the scope wait, when they are forwarded.
+const OUTSIDERS: HostId = HostId(0);
+
+/// Where the policy in force is read; `None`: none is in force yet.
+pub type JudgeSource<J> = Arc<ArcSwapOption<J>>;
+
+/// Who sent a query.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    /// The source address, IPv4 in IPv4 form.
+    pub source: IpAddr,
+    /// The interface it came in by, when known.
+    pub interface: Option<Arc<str>>,
+}
+
+/// The driver without its sockets.
+pub(super) struct Service<J, L> {
+    pub judge: JudgeSource<J>,
+    pub leaser: Arc<L>,
+    pub resolver: Arc<Resolver>,
+    pub pending: Pending,
+    pub counters: Arc<Counters>,
+    pub out_of_scope: OutOfScope,
+}
+
+/// What to do about a packet.
+pub(super) enum Step {
+    /// Nothing.
+    Drop,
+    /// This goes back at once.
+    Ready(Vec<u8>),
+    /// This goes back when it is there.
+    Later(BoxFuture<'static, Vec<u8>>),
+}
+
+/// The decision on one query.
+enum Ruling<J> {
+    /// This goes back.
+    Reply(Vec<u8>),
+    /// No policy is enforced on this client: it may see anything.
+    Unpoliced(HostId),
+    /// The name may be asked for.
+    Allowed(Arc<J>, HostId, Decision),
+}
+
+impl<J: Judge, L: Leaser> Service<J, L> {
+    /// Takes one packet.
+    pub fn take(self: &Arc<Self>, packet: &[u8], client: Client, transport: Transport) -> Step {
+        let query = match parse(packet, transport) {
+            Parsed::Drop => return Step::Drop,
+            Parsed::Malformed(bytes) => return Step::Ready(bytes),
+            Parsed::Refused(query, code) => return Step::Ready(reply::plain(&query, code)),
+            Parsed::Query(query) => query,
+        };
+        Counters::bump(&self.counters.queries);
+        let (host, enforced) = match self.rule(&query, &client) {
+            Ruling::Reply(bytes) => return Step::Ready(bytes),
+            Ruling::Unpoliced(host) => (host, false),
+            Ruling::Allowed(_, host, decision) => (host, decision.mode == Mode::Enforce),
+        };
+        Counters::bump(&self.counters.allowed);
+        if enforced && let Some(bytes) = without_upstream(&query) {
+            return Step::Ready(bytes);
+        }
+        match self.pending.admit(host) {
+            Some(ticket) => Step::Later(Box::pin(Arc::clone(self).look_up(query, client, ticket))),
+            None => Step::Ready(self.no_answer(&query, &Failure::Overload)),
+        }
+    }
+
+    /// Decides by the policy in force now.
+    fn rule(&self, query: &Query, client: &Client) -> Ruling<J> {
+        let Some(judge) = self.judge.load_full() else {
+            return Ruling::Reply(self.failed(query, Ede::NotReady, "no policy is in force yet"));
+        };
+        let Some(host) = judge.client(client.source, client.interface.as_deref()) else {
+            return self.outsider(query);
+        };
+        if let Some(bytes) = not_served(query) {
+            return Ruling::Reply(bytes);
+        }
+        let name = query.policy_name();
+        let decision = judge.decide_name(host, name.as_ref());
+        match (decision.verdict, decision.mode) {
+            (Verdict::Allow, _) => Ruling::Allowed(judge, host, decision),
+            (Verdict::Block, Mode::Monitor) => Ruling::Unpoliced(host),
+            (Verdict::OutOfScope, _) => self.outsider(query),
+            (Verdict::Block, Mode::Enforce) => Ruling::Reply(self.blocked(query, &decision, None)),
+        }
+    }
+
+    fn outsider(&self, query: &Query) -> Ruling<J> {
+        match self.out_of_scope {
+            OutOfScope::Forward => match not_served(query) {
+                Some(bytes) => Ruling::Reply(bytes),
+                None => Ruling::Unpoliced(OUTSIDERS),
+            },
+            OutOfScope::Refuse => Ruling::Reply(reply::failure(
+                query,
+                ResponseCode::Refused,
+                Ede::Prohibited,
+                "out-of-scope: this resolver serves only the agents of its policy",
+            )),
+        }
+    }
+
+    async fn look_up(self: Arc<Self>, query: Query, client: Client, _ticket: Ticket) -> Vec<u8> {
+        let lookup = Lookup { name: query.name.to_lowercase(), kind: query.kind, dnssec_ok: query.dnssec_ok() };
+        let (upstream, age) = match self.resolver.resolve(lookup).await {
+            Ok(found) => found,
+            Err(failure) => return self.no_answer(&query, &failure),
+        };
+        for attempt in 0..MAX_DECISIONS {
+            if attempt > 0 {
+                tokio::time::sleep(STALE_PAUSE).await;
+            }
+            // The policy may have changed while the upstream was asked: the one in force now has the say.
+            let (judge, host, decision) = match self.rule(&query, &client) {
+                Ruling::Reply(bytes) => return bytes,
+                Ruling::Unpoliced(_) => return reply::answer(&query, Answer::unpoliced(&upstream, age)),
+                Ruling::Allowed(judge, host, decision) => (judge, host, decision),
+            };
+            match self.answer(&query, (&upstream, age), &*judge, host, &decision).await {
+                Ok(bytes) => return bytes,
+                // Nothing is enforced on the host: its packets pass without a lease.
+                Err(_) if decision.mode == Mode::Monitor => {
+                    return reply::answer(&query, Answer::unpoliced(&upstream, age));
+                }
+                Err(LeaseError::Stale) => continue,
+                Err(error) => return self.not_leased(&query, &error),
+            }
+        }
+        self.not_leased(&query, &LeaseError::Stale)
+    }
+
+    async fn answer(
+        &self,
+        query: &Query,
+        (upstream, age): (&Message, u32),
+        judge: &J,
+        host: HostId,
+        decision: &Decision,
+    ) -> Result<Vec<u8>, LeaseError> {
+        let asked =
+            Asked { name: &query.name, kind: query.kind, dnssec_ok: query.dnssec_ok(), host, allowed: decision };
+        let filtered = match filter(upstream, age, asked, judge) {
+            Outcome::Pass(filtered) => filtered,
+            Outcome::Block(decision, subject) => return Ok(self.blocked(query, &decision, Some(&subject))),
+        };
+        let filtered = match filtered.release_unleased() {
+            Ok(answer) => return Ok(reply::answer(query, answer)),
+            Err(filtered) => filtered,
+        };
+        let acked = self.lease(judge.revision(), host, query, &filtered).await?;
+        Ok(reply::answer(query, filtered.release(acked)))
+    }
+
+    async fn lease(
+        &self,
+        revision: u64,
+        host: HostId,
+        query: &Query,
+        filtered: &Filtered,
+    ) -> Result<Acked, LeaseError> {
+        let Some(name) = query.policy_name() else {
+            return Err(LeaseError::Kernel("no policy can say the name that the address belongs to".to_owned()));
+        };
+        let request = LeaseRequest {
+            revision,
+            host,
+            name,
+            links: filtered.links().to_vec(),
+            addresses: filtered.addresses().iter().copied().collect(),
+            ttl: Duration::from_secs(filtered.ttl().into()),
+        };
+        match tokio::time::timeout(LEASE_TIME, self.leaser.lease(request)).await {
+            Ok(result) => result,
+            Err(_) => Err(LeaseError::Kernel(format!("no word from it within {} s", LEASE_TIME.as_secs()))),
+        }
+    }
+
+    fn blocked(&self, query: &Query, decision: &Decision, subject: Option<&str>) -> Vec<u8> {
+        Counters::bump(&self.counters.blocked);
+        let mut asked = query.name.to_lowercase().to_ascii();
+        if asked.len() > 1 {
+            asked.pop();
+        }
+        reply::blocked(query, &words::refusal(decision, &asked, subject))
+    }
+
+    fn no_answer(&self, query: &Query, failure: &Failure) -> Vec<u8> {
+        let ede = match failure {
+            Failure::Timeout => Ede::NoReachableAuthority,
+            Failure::Network(_) | Failure::Upstream(_) => Ede::NetworkError,
+            Failure::Overload => {
+                Counters::bump(&self.counters.dropped_overload);
+                Ede::Other
+            }
+        };
+        self.failed(query, ede, &failure.to_string())
+    }
+
+    fn not_leased(&self, query: &Query, error: &LeaseError) -> Vec<u8> {
+        Counters::bump(&self.counters.lease_failures);
+        let ede = match error {
+            LeaseError::Kernel(_) => Ede::NetworkError,
+            LeaseError::Stale | LeaseError::Busy => Ede::NotReady,
+        };
+        self.failed(query, ede, &error.to_string())
+    }
+
+    fn failed(&self, query: &Query, ede: Ede, text: &str) -> Vec<u8> {
+        self.counters.servfail.fetch_add(1, Ordering::Relaxed);
+        reply::failure(query, ResponseCode::ServFail, ede, text)
+    }
+}
+
+/// The refusal of types that are served to nobody: zone transfers, and NULL, which carries nothing but tunnels.
+fn not_served(query: &Query) -> Option<Vec<u8>> {
+    matches!(query.kind, RecordType::AXFR | RecordType::IXFR | RecordType::NULL)
+        .then(|| reply::failure(query, ResponseCode::Refused, Ede::NotSupported, "this type of query is not served"))
+}
+
+/// The answer for types that no upstream is asked for where a policy is enforced: ANY is minimal, and what is not listed
+/// here does not exist.
+fn without_upstream(query: &Query) -> Option<Vec<u8>> {
+    match query.kind {
+        RecordType::A
+        | RecordType::AAAA
+        | RecordType::HTTPS
+        | RecordType::SVCB
+        | RecordType::CNAME
+        | RecordType::SRV
+        | RecordType::MX
+        | RecordType::TXT
+        | RecordType::PTR => None,
+        RecordType::ANY => Some(reply::any(query)),
+        _ => Some(reply::no_data(query)),
+    }
+}

@@ -1,0 +1,380 @@
+//! The policy's names as response-policy zones, for people to read and for other resolvers to load.
+//!
+//! A response-policy zone (RPZ) cannot say "allow these, deny the rest": a wildcard over everything stops covering
+//! names beside the allowed ones (RFC 4592: an allowed `a.example.com` makes `example.com` and `com` exist, and `*`
+//! covers nothing below a name that exists). So a view is a sequence of zones, and the first zone that has the name
+//! decides:
+//!
+//! 1. `VIEW.denied.rpz.clawgress.`: what the denylists name (only where there are denied names);
+//! 2. `VIEW.allow.rpz.clawgress.`: what the allowlist names;
+//! 3. `deny.rpz.clawgress.`: everything.
+//!
+//! The same rule of wildcards bites inside a zone, so each zone is closed under it: [`close`].
+//! Zones speak of names only. Ports, addresses and denied links inside a CNAME chain need the gateway itself.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::policy::model::{HostName, List, Policy};
+use crate::policy::name::Pattern;
+
+/// The view of sources in scope that belong to no host, as scripts see it (SPEC section 3, telemetry).
+pub const NOBODY: &str = "*";
+/// Stands as the view of the zone that all views end with. No host can have this name.
+pub const EVERYBODY: &str = "**";
+
+/// How long a resolver may keep what a zone says, seconds; short, so that a new revision works at once.
+const TTL: u32 = 10;
+/// How often a secondary asks for a new serial, and again after a failure, seconds.
+const REFRESH: u32 = 60;
+/// How long a secondary serves a zone that it cannot refresh, seconds: one day, so that a dead primary opens nothing.
+const EXPIRE: u32 = 86_400;
+/// Longest name as text without the trailing dot, octets (RFC 1035 section 2.3.4).
+const MAX_NAME: usize = 253;
+/// Longest label, octets.
+const MAX_LABEL: usize = 63;
+/// What the names of all zones end with.
+const SUFFIX: &str = "rpz.clawgress.";
+/// Last labels that mean something else than a name in a response-policy zone.
+const TRIGGERS: [&str; 5] = ["rpz-ip", "rpz-client-ip", "rpz-nsip", "rpz-nsdname", "rpz-passthru"];
+
+/// One response-policy zone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone {
+    /// The host whose own zone this is; [`NOBODY`]: that of the global lists, which hosts without lists of their own
+    /// share; [`EVERYBODY`]: the last zone of all views.
+    pub view: String,
+    /// The zone's name with the trailing dot.
+    pub name: String,
+    /// The zone file (RFC 1035 section 5).
+    pub text: String,
+}
+
+/// What happens to a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Passthru,
+    Nxdomain,
+}
+
+impl Action {
+    fn target(self) -> &'static str {
+        match self {
+            Self::Passthru => "rpz-passthru.",
+            Self::Nxdomain => ".",
+        }
+    }
+}
+
+/// All zones of a policy, in an order that is right for every view: what is denied, what is allowed, the rest. Hosts
+/// have zones of their own only where they have lists of their own. `revision` becomes the serial, which grows with it
+/// (RFC 1982).
+#[must_use]
+pub fn zones(policy: &Policy, revision: u64) -> Vec<Zone> {
+    let (mut denied, mut allowed) = (Vec::new(), Vec::new());
+    for host in [None].into_iter().chain(policy.hosts.keys().map(Some)) {
+        let rules = policy.effective(host);
+        let own = Own::of(policy, host);
+        let view = host.map_or(NOBODY, HostName::as_str);
+        if let Some(name) = denied_zone(policy, host).filter(|_| own.denied) {
+            let lists: Vec<_> = rules.deny_domains.into_iter().flatten().collect();
+            let text = zone(&name, &lists, Action::Nxdomain, revision);
+            denied.push(Zone { view: view.to_owned(), name, text });
+        }
+        if own.allow {
+            let name = allow_zone(policy, host);
+            let lists: Vec<_> = rules.domains.into_iter().collect();
+            let text = zone(&name, &lists, Action::Passthru, revision);
+            allowed.push(Zone { view: view.to_owned(), name, text });
+        }
+    }
+    let name = format!("deny.{SUFFIX}");
+    let text = head(&name, "every name", revision) + "* CNAME .\n";
+    let rest = Zone { view: EVERYBODY.to_owned(), name, text };
+    denied.into_iter().chain(allowed).chain([rest]).collect()
+}
+
+/// The names of the zones that make up the view of `host` (`None`: sources in no host), the one that speaks first
+/// first.
+#[must_use]
+pub fn order(policy: &Policy, host: Option<&HostName>) -> Vec<String> {
+    let denied = denied_zone(policy, host);
+    denied.into_iter().chain([allow_zone(policy, host), format!("deny.{SUFFIX}")]).collect()
+}
+
+/// Everything as one text: who uses which zones, then the zones. Not itself a zone file; each part between the
+/// separators is one.
+#[must_use]
+pub fn render(policy: &Policy, revision: u64) -> String {
+    let mut out = format!("; the names of revision {revision} as response-policy zones; first match in this order:\n");
+    for host in policy.hosts.keys().map(Some).chain([None]) {
+        let who = match host.and_then(|name| Some((name, policy.hosts.get(name)?))) {
+            Some((name, host)) => {
+                let sources: Vec<String> = host.sources.entries.iter().map(ToString::to_string).collect();
+                format!("{name} ({})", sources.join(", "))
+            }
+            None => "sources in no host".to_owned(),
+        };
+        let _ = writeln!(out, ";   {who}: {}", order(policy, host).join(" "));
+    }
+    out.push_str(
+        "; ports, addresses and denied links of CNAME chains cannot be said in zones; the gateway minds them\n",
+    );
+    for zone in zones(policy, revision) {
+        let _ = write!(out, "\n; ---- zone {} ----\n{}", zone.name, zone.text);
+    }
+    out
+}
+
+/// Which zones a view does not share with the global one.
+struct Own {
+    allow: bool,
+    denied: bool,
+}
+
+impl Own {
+    fn of(policy: &Policy, host: Option<&HostName>) -> Self {
+        let Some(host) = host.and_then(|name| policy.hosts.get(name)) else {
+            return Self { allow: true, denied: true };
+        };
+        Self { allow: host.allow.domains.is_some(), denied: has_entries(host.deny.domains.as_ref()) }
+    }
+}
+
+fn has_entries<T>(list: Option<&List<T>>) -> bool {
+    list.is_some_and(|list| !list.entries.is_empty())
+}
+
+fn allow_zone(policy: &Policy, host: Option<&HostName>) -> String {
+    let owner = host.filter(|_| Own::of(policy, host).allow);
+    format!("{}.allow.{SUFFIX}", label(owner))
+}
+
+/// `None`: nothing is denied by name.
+fn denied_zone(policy: &Policy, host: Option<&HostName>) -> Option<String> {
+    let any = policy.effective(host).deny_domains.into_iter().any(has_entries);
+    let owner = host.filter(|_| Own::of(policy, host).denied);
+    any.then(|| format!("{}.denied.{SUFFIX}", label(owner)))
+}
+
+/// A label for a view. Host names may hold dots and capitals, and `A` and `a` are two hosts but one label; such names
+/// get a part of their digest.
+fn label(host: Option<&HostName>) -> String {
+    const GLOBAL: &str = "global";
+    let Some(host) = host else { return GLOBAL.to_owned() };
+    let text = host.as_str();
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+    if text != GLOBAL && text.len() <= MAX_LABEL && text.chars().all(legal) && !text.starts_with('-') {
+        return text.to_owned();
+    }
+    let digest = Sha256::digest(text.as_bytes());
+    let front: String = text.chars().map(|c| c.to_ascii_lowercase()).map(|c| if legal(c) { c } else { '-' }).collect();
+    let front: String = front.trim_start_matches('-').chars().take(MAX_LABEL - 9).collect();
+    let front = if front.is_empty() { "host".to_owned() } else { front };
+    format!("{front}-{:02x}{:02x}{:02x}{:02x}", digest[0], digest[1], digest[2], digest[3])
+}
+
+/// SOA and NS, which a zone must have; nobody ever asks for them. The serial wraps as RFC 1982 has it.
+fn head(name: &str, what: &str, revision: u64) -> String {
+    let serial = revision & u64::from(u32::MAX);
+    format!(
+        "; {name} revision {revision}: {what}\n$TTL {TTL}\n\
+         @ SOA localhost. nobody.invalid. {serial} {REFRESH} {REFRESH} {EXPIRE} {TTL}\n@ NS localhost.\n"
+    )
+}
+
+/// A zone with one action for everything that `lists` cover. Of equal entries the first list and line speaks.
+fn zone(name: &str, lists: &[&List<Pattern>], action: Action, revision: u64) -> String {
+    let what = match action {
+        Action::Passthru => "names that may be asked for",
+        Action::Nxdomain => "names that may never be asked for",
+    };
+    let mut text = head(name, what, revision);
+    let room = MAX_NAME.saturating_sub(name.len());
+    let mut written: BTreeMap<String, String> = BTreeMap::new();
+    for list in lists {
+        for (index, pattern) in list.entries.iter().enumerate() {
+            let line = list.entry_path(index);
+            let (exact, apex) = match pattern {
+                Pattern::Exact(name) => (true, name.as_str()),
+                Pattern::Below(apex) => (false, apex.as_str()),
+            };
+            if TRIGGERS.contains(&apex.rsplit('.').next().unwrap_or_default()) {
+                let _ = writeln!(text, "; left out, it means something else in such a zone: {pattern} {line}");
+                continue;
+            }
+            let owner = if exact { apex.to_owned() } else { format!("*.{apex}") };
+            if owner.len() <= room {
+                written.entry(owner).or_insert_with(|| line.to_string());
+            } else if action == Action::Nxdomain {
+                // Too much is denied rather than too little.
+                let (owner, note) = (shorter(apex, room), format!("{line} (for {pattern}, too long for a zone)"));
+                written.entry(owner).or_insert(note);
+            } else {
+                let _ = writeln!(text, "; left out, too long for a zone: {pattern} {line}");
+            }
+        }
+    }
+    for (owner, line) in close(written, room) {
+        let _ = writeln!(text, "{owner} CNAME {} ; {line}", action.target());
+    }
+    text
+}
+
+/// The wildcard that covers `name` and still fits.
+fn shorter(name: &str, room: usize) -> String {
+    let mut rest = name;
+    while let Some((_, above)) = rest.split_once('.') {
+        rest = above;
+        if rest.len() + 2 <= room {
+            break;
+        }
+    }
+    format!("*.{rest}")
+}
+
+/// The closure under RFC 4592: a wildcard covers nothing at and below a name that exists, and every owner makes itself
+/// and all names above it exist. So each existing name below a wildcard gets the action itself, and a wildcard of its
+/// own. Lines are sorted by owner.
+fn close(written: BTreeMap<String, String>, room: usize) -> BTreeMap<String, String> {
+    let mut out = written.clone();
+    for owner in written.keys() {
+        let mut node = owner.strip_prefix("*.").unwrap_or(owner);
+        loop {
+            if let Some((wildcard, line)) = wildcard_above(&written, node) {
+                let note = || format!("{line} ({wildcard})");
+                out.entry(node.to_owned()).or_insert_with(note);
+                if node.len() + 2 <= room {
+                    out.entry(format!("*.{node}")).or_insert_with(note);
+                }
+            }
+            match node.split_once('.') {
+                Some((_, above)) => node = above,
+                None => break,
+            }
+        }
+    }
+    out
+}
+
+/// The longest wildcard that covers `node`, with its line.
+fn wildcard_above<'w>(written: &'w BTreeMap<String, String>, node: &str) -> Option<(String, &'w str)> {
+    let mut rest = node;
+    while let Some((_, above)) = rest.split_once('.') {
+        rest = above;
+        let wildcard = format!("*.{rest}");
+        if let Some(line) = written.get(&wildcard) {
+            return Some((wildcard, line));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::parse;
+
+    fn policy(text: &str) -> Policy {
+        parse(text).unwrap()
+    }
+
+    /// The records of a zone, without its head.
+    fn records(zones: &[Zone], name: &str) -> Vec<String> {
+        let zone = zones.iter().find(|zone| zone.name == name).unwrap_or_else(|| panic!("no zone {name}"));
+        zone.text.lines().skip(4).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn an_allowlist_and_the_zone_that_denies_the_rest() {
+        let policy = policy(r#"{"version": 1, "allow": {"domains": ["b.example.com", "*.A.example.com"]}}"#);
+        let zones = zones(&policy, 7);
+        assert_eq!(
+            zones[0].text,
+            "; global.allow.rpz.clawgress. revision 7: names that may be asked for\n$TTL 10\n\
+             @ SOA localhost. nobody.invalid. 7 60 60 86400 10\n@ NS localhost.\n\
+             *.a.example.com CNAME rpz-passthru. ; /allow/domains/1\n\
+             b.example.com CNAME rpz-passthru. ; /allow/domains/0\n"
+        );
+        assert_eq!(records(&zones, "deny.rpz.clawgress."), ["* CNAME ."]);
+        assert_eq!(order(&policy, None), ["global.allow.rpz.clawgress.", "deny.rpz.clawgress."]);
+    }
+
+    #[test]
+    fn wildcards_are_closed_over_what_exists_below_them() {
+        let policy = policy(r#"{"version": 1, "allow": {"domains": ["*.clo.test", "m.clo.test", "u.v.clo.test"]}}"#);
+        assert_eq!(
+            records(&zones(&policy, 1), "global.allow.rpz.clawgress."),
+            [
+                "*.clo.test CNAME rpz-passthru. ; /allow/domains/0",
+                "*.m.clo.test CNAME rpz-passthru. ; /allow/domains/0 (*.clo.test)",
+                "*.u.v.clo.test CNAME rpz-passthru. ; /allow/domains/0 (*.clo.test)",
+                "*.v.clo.test CNAME rpz-passthru. ; /allow/domains/0 (*.clo.test)",
+                "m.clo.test CNAME rpz-passthru. ; /allow/domains/1",
+                "u.v.clo.test CNAME rpz-passthru. ; /allow/domains/2",
+                "v.clo.test CNAME rpz-passthru. ; /allow/domains/0 (*.clo.test)",
+            ]
+        );
+    }
+
+    #[test]
+    fn hosts_share_what_they_inherit() {
+        let policy = policy(
+            r#"{"version": 1, "allow": {"domains": ["a.test"]}, "deny": {"domains": ["d.test"]}, "hosts": {
+                "same": {"sources": ["192.0.2.1"]},
+                "list": {"sources": ["192.0.2.2"], "allow": {"domains": []}},
+                "deny": {"sources": ["192.0.2.3"], "deny": {"domains": ["e.test"]}}}}"#,
+        );
+        let host = |name: &str| policy.hosts.keys().find(|host| host.as_str() == name);
+        let last = "deny.rpz.clawgress.";
+        let (global, denied) = ("global.allow.rpz.clawgress.", "global.denied.rpz.clawgress.");
+        assert_eq!(order(&policy, host("same")), [denied, global, last]);
+        assert_eq!(order(&policy, host("list")), [denied, "list.allow.rpz.clawgress.", last]);
+        assert_eq!(order(&policy, host("deny")), ["deny.denied.rpz.clawgress.", global, last]);
+        let zones = zones(&policy, 1);
+        assert_eq!(zones.iter().map(|zone| zone.view.as_str()).collect::<Vec<_>>(), ["*", "deny", "*", "list", "**"]);
+        assert_eq!(
+            records(&zones, "deny.denied.rpz.clawgress."),
+            ["d.test CNAME . ; /deny/domains/0", "e.test CNAME . ; /hosts/deny/deny/domains/0"]
+        );
+        assert!(records(&zones, "list.allow.rpz.clawgress.").is_empty());
+    }
+
+    #[test]
+    fn views_never_share_a_label() {
+        let names = ["a.b", "a-b", "A-b", "a-B", "global", "_", "-", ".", "a_b", &"x".repeat(63)];
+        let labels: std::collections::BTreeSet<String> =
+            names.iter().map(|name| label(Some(&HostName((*name).into())))).chain([label(None)]).collect();
+        assert_eq!(labels.len(), names.len() + 1, "{labels:?}");
+        assert!(labels.iter().all(|label| label.len() <= MAX_LABEL && !label.contains('.')), "{labels:?}");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_allowed_and_is_denied_more_widely() {
+        let long = format!("{0}.{0}.{0}.{1}.test", "l".repeat(60), "k".repeat(60));
+        let text = format!(
+            r#"{{"version": 1, "allow": {{"domains": ["{long}", "8.8.8.8.rpz-ip"]}}, "deny": {{"domains": ["{long}"]}}}}"#
+        );
+        let zones = zones(&policy(&text), 1);
+        let allow = records(&zones, "global.allow.rpz.clawgress.");
+        assert!(allow.len() == 2 && allow.iter().all(|line| line.starts_with("; left out")), "{allow:?}");
+        let denied = records(&zones, "global.denied.rpz.clawgress.");
+        assert!(denied.len() == 1 && denied[0].starts_with("*.l") && denied[0].contains(" CNAME . ;"), "{denied:?}");
+    }
+
+    #[test]
+    fn the_serial_is_the_revision_and_wraps() {
+        let policy = policy(r#"{"version": 1}"#);
+        assert!(zones(&policy, u64::from(u32::MAX) + 3)[0].text.contains(" nobody.invalid. 2 60 "));
+    }
+
+    #[test]
+    fn the_rendering_says_who_uses_what() {
+        let policy = policy(r#"{"version": 1, "hosts": {"a.b": {"sources": ["192.0.2.1", "192.0.2.8/29"]}}}"#);
+        let text = render(&policy, 3);
+        assert!(text.contains(";   a.b (192.0.2.1/32, 192.0.2.8/29): global.allow.rpz.clawgress. deny."), "{text}");
+        assert!(text.contains("\n; ---- zone deny.rpz.clawgress. ----\n"), "{text}");
+    }
+}

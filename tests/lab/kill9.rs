@@ -1,0 +1,110 @@
+//! A daemon that dies, ends or starts again: what is enforced stays enforced (SPEC section 4).
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::{OTHER, OTHER6, SITE, SITE6, rounds};
+
+fn policy() -> serde_json::Value {
+    json!({ "version": 1, "allow": { "ips": [SITE, SITE6], "domains": ["api.example.com"] } })
+}
+
+#[test]
+fn kill_9_neither_loses_nor_leaks_a_packet() {
+    let mut world = world!();
+    world.gateway.unlimited_icmp();
+    world.gateway.enforce(policy());
+    let allowed = [world.a.probe_tcp(SITE, 443), world.b.probe_udp(SITE6, 443)];
+    let denied = [world.a.probe_udp(OTHER, 443), world.b.probe_udp(OTHER6, 443)];
+    for _ in 0..rounds(5) {
+        world.gateway.kill9();
+        world.a.tcp(OTHER, 443).must_be_reset();
+        world.a.tcp(SITE, 443).must_reach();
+        world.gateway.start();
+    }
+    let (allowed, denied) = (allowed.map(|probe| probe.stop()), denied.map(|probe| probe.stop()));
+    for report in allowed {
+        report.must_be_whole();
+    }
+    for report in denied {
+        report.must_be_dead();
+    }
+}
+
+#[test]
+fn a_dead_daemon_answers_no_name_and_opens_nothing() {
+    let mut world = world!();
+    world.internet.upstream.host("api.example.com", &[OTHER]);
+    world.internet.foreign.host("api.example.com", &[OTHER]);
+    world.gateway.enforce(policy());
+    world.a.reach("api.example.com", 443).must_reach();
+    world.gateway.kill9();
+    world.a.tcp(OTHER, 443).must_reach();
+    assert!(!world.b.resolve_and("other.example", hickory_proto::rr::RecordType::A, |a| world.b.tcp(a, 443)).reached());
+    let server = crate::world::FOREIGN[0];
+    let asked = world.b.dig("api.example.com", hickory_proto::rr::RecordType::A, server, crate::world::Over::Udp);
+    assert!(asked.is_err(), "no other resolver may answer meanwhile");
+    assert_eq!(world.internet.foreign.asked(), []);
+    world.gateway.start();
+    world.a.tcp(OTHER, 443).must_reach();
+}
+
+#[test]
+fn sigterm_ends_cleanly_and_leaves_enforcement() {
+    let mut world = world!();
+    world.gateway.enforce(policy());
+    let mut flow = world.a.flow(SITE, 443);
+    assert!(world.gateway.terminate().success());
+    for (site, other) in [(SITE, OTHER), (SITE6, OTHER6)] {
+        world.a.tcp(site, 443).must_reach();
+        world.a.tcp(other, 443).must_be_reset();
+    }
+    world.gateway.start();
+    assert!(flow.alive());
+}
+
+#[test]
+fn a_broken_stored_policy_leaves_the_last_good_one() {
+    let mut world = world!();
+    world.gateway.enforce(policy());
+    world.gateway.terminate();
+    world.gateway.store("{ \"version\": 1, ");
+    world.gateway.start();
+    world.a.tcp(SITE, 443).must_reach();
+    world.a.tcp(OTHER, 443).must_be_reset();
+    assert_ne!(world.gateway.status()["state"], "enforcing", "it is said");
+}
+
+#[test]
+fn only_teardown_opens() {
+    let mut world = world!();
+    world.gateway.enforce(policy());
+    world.gateway.tool(&["teardown"]).must_succeed();
+    world.a.tcp(OTHER, 443).must_reach();
+    assert_ne!(world.gateway.nft(&["list", "table", "inet", "clawgress"]).code, Some(0), "the table is gone");
+}
+
+#[test]
+fn a_foreign_change_is_repaired_within_a_second() {
+    let mut world = world!();
+    world.gateway.enforce(policy());
+    for change in [&["flush", "table", "inet", "clawgress"][..], &["delete", "table", "inet", "clawgress"]] {
+        world.gateway.nft(change).must_succeed();
+        std::thread::sleep(Duration::from_secs(1));
+        world.a.tcp(OTHER, 443).must_be_reset();
+        world.a.tcp(SITE, 443).must_reach();
+    }
+}
+
+#[test]
+fn sighup_reads_the_stored_policy_again() {
+    let mut world = world!();
+    world.gateway.enforce(policy());
+    world.gateway.store(json!({ "version": 1, "allow": { "ips": [OTHER] } }));
+    world.gateway.hangup();
+    world
+        .gateway
+        .wait_until("the new policy is in force", Duration::from_secs(2), |_| world.a.tcp(OTHER, 443).reached());
+    world.a.tcp(SITE, 443).must_be_reset();
+}

@@ -1,0 +1,99 @@
+//! Changing the policy under traffic: no gap, no leak (SPEC section 2, end; DESIGN section 2).
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::{A, B, OTHER, OTHER6, SITE, SITE6, rounds};
+
+/// Two policies that agree on what [`SITE`] and [`OTHER`] mean and on nothing else.
+fn policy(turn: usize) -> Value {
+    let extra: Vec<String> = (0..50).map(|n| format!("45.60.{}.{n}", turn % 2)).collect();
+    let mut ips: Vec<&str> = extra.iter().map(String::as_str).collect();
+    // Elsewhere in the list each time: an index is not an identity.
+    ips.insert((turn * 7) % 50, SITE);
+    ips.insert((turn * 3) % 50, SITE6);
+    let domain = format!("d{turn}.example.com");
+    let ports = if turn.is_multiple_of(2) { json!([443]) } else { json!([80, 443]) };
+    json!({ "version": 1, "hosts": {
+        "a": { "sources": A, "allow": { "ips": ips, "domains": [domain], "ports": ports } },
+        format!("b{}", turn % 3): { "sources": B, "allow": { "ips": ips } } } })
+}
+
+#[test]
+fn swaps_neither_lose_nor_leak_a_packet() {
+    let mut world = world!();
+    world.gateway.unlimited_icmp();
+    world.gateway.enforce(policy(0));
+    let allowed = [world.a.probe_tcp(SITE, 443), world.a.probe_udp(SITE6, 443), world.b.probe_udp(SITE, 443)];
+    let denied = [world.a.probe_udp(OTHER, 443), world.b.probe_udp(OTHER6, 443)];
+    for turn in 1..=rounds(50) {
+        world.gateway.import(policy(turn));
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    let (allowed, denied) = (allowed.map(|probe| probe.stop()), denied.map(|probe| probe.stop()));
+    for report in allowed {
+        report.must_be_whole();
+    }
+    for report in denied {
+        report.must_be_dead();
+    }
+    let leaked = |to: &str| to.parse().unwrap();
+    assert_eq!(world.internet.servers.count(|arrival| [leaked(OTHER), leaked(OTHER6)].contains(&arrival.to)), 0);
+}
+
+#[test]
+fn flows_that_the_new_policy_does_not_allow_are_cut() {
+    let mut world = world!();
+    let policy = |ips: &[&str]| json!({ "version": 1, "allow": { "ips": ips } });
+    world.gateway.enforce(policy(&[SITE, SITE6, OTHER, OTHER6]));
+    let mut kept = [world.a.flow(SITE, 443), world.a.flow(SITE6, 443)];
+    let mut cut = [world.a.flow(OTHER, 443), world.a.flow(OTHER6, 443)];
+    assert!(kept.iter_mut().chain(&mut cut).all(|flow| flow.alive()));
+    world.gateway.import(policy(&[SITE, SITE6]));
+    for flow in &mut kept {
+        assert!(flow.alive(), "an allowed flow must not notice");
+    }
+    for flow in &mut cut {
+        assert!(!flow.alive(), "a flow that is not allowed any more must end");
+    }
+    world.gateway.import(policy(&[SITE, SITE6, OTHER, OTHER6]));
+    world.a.tcp(OTHER, 443).must_reach();
+}
+
+#[test]
+fn leases_of_names_that_stay_outlive_the_swap_and_others_end() {
+    let mut world = world!();
+    world.internet.upstream.host("stays.example.com", &[SITE]);
+    world.internet.upstream.host("goes.example.com", &[OTHER]);
+    let policy = |names: &[&str]| json!({ "version": 1, "allow": { "domains": names } });
+    world.gateway.enforce(policy(&["goes.example.com", "stays.example.com"]));
+    world.a.reach("stays.example.com", 443).must_reach();
+    world.a.reach("goes.example.com", 443).must_reach();
+    let (mut stays, mut goes) = (world.a.flow(SITE, 443), world.a.flow(OTHER, 443));
+    world.gateway.import(policy(&["stays.example.com"]));
+    world.a.tcp(SITE, 443).must_reach();
+    world.a.tcp(OTHER, 443).must_be_reset();
+    assert!(stays.alive());
+    assert!(!goes.alive());
+}
+
+#[test]
+fn an_invalid_policy_changes_nothing() {
+    let mut world = world!();
+    world.gateway.enforce(json!({ "version": 1, "allow": { "ips": [SITE] } }));
+    let before = (world.gateway.status(), world.gateway.nft(&["list", "table", "inet", "clawgress"]).stdout);
+    let mut flow = world.a.flow(SITE, 443);
+    let broken = r#"{ "version": 1, "alow": {}, "allow": { "ips": ["93.184.216.34/8"], "domains": ["*.com"] } }"#;
+    let ran = world.gateway.tool_reading(&["import", "--policy", "-"], broken);
+    assert_eq!(ran.code, Some(1));
+    for place in ["/alow", "/allow/ips/0", "/allow/domains/0"] {
+        assert!(ran.stderr.contains(place), "every mistake is named, {place} is not: {}", ran.stderr);
+    }
+    assert!(flow.alive());
+    world.a.tcp(OTHER, 443).must_be_reset();
+    let after = world.gateway.status();
+    assert_eq!((&before.0["revision"], &before.0["sha256"]), (&after["revision"], &after["sha256"]));
+    let stored = std::fs::read_to_string(world.gateway.path("policy.json")).unwrap();
+    assert!(stored.contains(SITE) && !stored.contains("alow"), "the stored policy is the old one");
+}
