@@ -1,7 +1,5 @@
 //! `clawgress explain`: the verdict, and the policy line that gives it.
 
-mod local;
-
 use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
@@ -10,7 +8,9 @@ use clap::{ArgGroup, Args, ValueEnum};
 use super::apply::{refused, understood};
 use super::input::{Source, refuse};
 use super::{Context, Outcome};
-use crate::daemon::protocol::{self, Explained, Explanation, Request};
+use crate::core::explain::{self, Explanation};
+use crate::daemon::protocol::{self, Request};
+use crate::policy::decision::Verdict;
 use crate::policy::name::Name;
 use crate::policy::{domain, not_yet_enforced};
 
@@ -48,7 +48,7 @@ pub(super) struct Arguments {
     /// Ask this policy instead of the daemon; - reads standard input
     #[arg(long, value_name = "FILE")]
     policy: Option<Source>,
-    /// Print { verdict, reason, path, host, domain, mode }
+    /// Print { verdict, reason, path, host, domain, mode, detail }
     #[arg(long)]
     json: bool,
 }
@@ -60,6 +60,9 @@ enum Protocol {
 }
 
 fn a_name(text: &str) -> Result<Name, String> {
+    if text.contains('*') {
+        return Err("a wildcard is many names; ask for one of them".to_owned());
+    }
     domain::name(text).map_err(|mistake| mistake.to_string())
 }
 
@@ -83,7 +86,7 @@ pub(super) fn explain(arguments: &Arguments, context: &mut Context) -> anyhow::R
         }),
         at: None,
     };
-    let explained = match &arguments.policy {
+    let (data, explanation) = match &arguments.policy {
         Some(source) => match source.parse()? {
             Err(errors) => return Ok(refuse(&source.name(), &errors)),
             Ok(parsed) => {
@@ -92,7 +95,9 @@ pub(super) fn explain(arguments: &Arguments, context: &mut Context) -> anyhow::R
                     let head = "not enforced by this version, so the answer leaves it out:";
                     super::output::remark_all(head, &missing);
                 }
-                Explained::new(&parsed.policy, local::explain(&parsed.policy, &question)?)?
+                let question = question.question().map_err(anyhow::Error::msg)?;
+                let explanation = explain::explain(&parsed.policy, &question, &[])?;
+                (serde_json::to_value(&explanation)?, explanation)
             }
         },
         None => {
@@ -100,35 +105,33 @@ pub(super) fn explain(arguments: &Arguments, context: &mut Context) -> anyhow::R
             if !response.success {
                 return Ok(refused("clawgress", &response));
             }
-            understood(&response)?
+            let explanation = understood(&response)?;
+            (response.data, explanation)
         }
     };
     if arguments.json {
-        context.out.json(&explained.explanation)?;
+        context.out.json(&data)?;
     } else {
-        let explanation: Explanation =
-            serde_json::from_value(explained.explanation).map_err(|_| super::client::ClientError::NotUnderstood)?;
-        context.out.line(&sentence(&explanation, explained.line.as_deref()))?;
+        context.out.line(&sentence(&explanation))?;
     }
     Ok(Outcome::Done)
 }
 
-/// Verdict, reason, host, the policy's line and what it says.
-fn sentence(explanation: &Explanation, line: Option<&str>) -> String {
-    let verdict = serde_json::to_value(explanation.verdict).unwrap_or_default();
-    let mut text = format!("{} ({})", verdict.as_str().unwrap_or_default(), explanation.reason.as_str());
-    if let Some(host) = &explanation.host {
-        text.push_str(&format!(" for {host}"));
+/// Verdict, reason, and in words why, with the policy's line.
+fn sentence(explanation: &Explanation) -> String {
+    let verdict = match explanation.verdict {
+        Verdict::Allow => "allow",
+        Verdict::Block => "block",
+        Verdict::OutOfScope => "out of scope",
+    };
+    let mut text = verdict.to_owned();
+    // "allow, allowed" and "out of scope, out-of-scope" would say nothing twice.
+    if explanation.verdict == Verdict::Block {
+        text.push_str(&format!(" ({})", explanation.reason.as_str()));
+        if explanation.mode == "monitor" {
+            text.push_str(", but monitor mode lets it pass");
+        }
     }
-    match &explanation.path {
-        Some(path) => text.push_str(&format!(", by {path}")),
-        None => text.push_str(", by no line of the policy"),
-    }
-    if let Some(line) = line {
-        text.push_str(&format!(": {line}"));
-    }
-    if explanation.mode == "monitor" && explanation.verdict == crate::policy::decision::Verdict::Block {
-        text.push_str(" [monitor mode: it passes]");
-    }
+    text.push_str(&format!(": {}", explanation.detail));
     text
 }

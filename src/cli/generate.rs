@@ -81,11 +81,37 @@ fn pages() -> anyhow::Result<Vec<(String, Vec<u8>)>> {
 fn collect(command: &clap::Command, name: &str, pages: &mut Vec<(String, Vec<u8>)>) -> anyhow::Result<()> {
     // clap keeps names for ever (`&'static str`); there are a dozen and the program is about to end.
     let page_name: &'static str = Box::leak(name.to_owned().into_boxed_str());
+    let man = Man::new(command.clone().name(page_name)).date("").manual("Clawgress");
     let mut page = Vec::new();
-    Man::new(command.clone().name(page_name)).date("").manual("Clawgress").render(&mut page)?;
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    if let Some(text) = command.get_after_help() {
+        page.extend(examples(&text.to_string()).into_bytes());
+    }
     pages.push((format!("{name}.1"), page));
     for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
         collect(subcommand, &format!("{name}-{}", subcommand.get_name()), pages)?;
     }
     Ok(())
+}
+
+/// The text behind the options as a section whose lines stay as they are.
+fn examples(text: &str) -> String {
+    let mut page = String::from(".SH EXAMPLES\n.nf\n");
+    for line in text.strip_prefix("Examples:\n").unwrap_or(text).lines() {
+        // roff: a line that starts with a dot or quote is a request, a backslash escapes, a bare hyphen may break.
+        let line = line.trim_start_matches("  ").replace('\\', "\\e").replace('-', "\\-");
+        if line.starts_with(['.', '\'']) {
+            page.push_str("\\&");
+        }
+        page.push_str(&line);
+        page.push('\n');
+    }
+    page + ".fi\n"
 }

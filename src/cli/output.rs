@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::policy::Diagnostic;
+use crate::policy::wording::unprintable;
 
 /// Standard output. Whoever reads it may go away: then the rest is not written, and that is no failure.
 pub(super) struct Output {
@@ -119,13 +120,22 @@ pub(super) fn remark_all(head: &str, diagnostics: &[Diagnostic]) {
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
-/// `path: message (hint)`
+/// `path: message (hint)`. Keys of the document are part of the path, and may hold what steers a terminal.
 pub(super) fn told(diagnostic: &Diagnostic) -> String {
     let path = if diagnostic.path.is_empty() { "policy" } else { &diagnostic.path };
-    match &diagnostic.hint {
-        Some(hint) => format!("{path}: {} ({hint})", diagnostic.message),
-        None => format!("{path}: {}", diagnostic.message),
+    let mut text = String::with_capacity(path.len() + diagnostic.message.len());
+    for character in path.chars() {
+        if unprintable(character) {
+            text.extend(character.escape_default());
+        } else {
+            text.push(character);
+        }
     }
+    text.push_str(&format!(": {}", diagnostic.message));
+    if let Some(hint) = &diagnostic.hint {
+        text.push_str(&format!(" ({hint})"));
+    }
+    text
 }
 
 /// `one mistake`, `7 mistakes`
