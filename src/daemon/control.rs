@@ -157,7 +157,7 @@ async fn answer(request: Request, office: &Arc<Office>) -> Response {
 fn changed(result: Result<Accepted, Rejected>, word: &str) -> Response {
     match result {
         Ok(accepted) => {
-            info!("{word}: revision {} is in force", accepted.revision);
+            info!("{word}: revision {} is in force; {} classes of flows were cut", accepted.revision, accepted.cut);
             for sentence in &accepted.trouble {
                 warn!("{sentence}");
             }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::control::Office;
-use super::protocol::{self, Explained, Response};
-use crate::core::explain::{Question, Target, Transport, explain};
+use super::protocol::{self, Response};
+use crate::core::explain::{Target, explain};
 use crate::plan::ids::HostId;
 use crate::policy::reference::{Leased, host_of};
 
@@ -15,10 +15,9 @@ pub async fn answer(office: &Arc<Office>, asked: protocol::Explain) -> Response 
             "this version has no time windows, so the answer is the same at any time; leave out --at",
         );
     }
-    let target = match (asked.domain, asked.ip) {
-        (Some(domain), None) => Target::Domain(domain),
-        (None, Some(address)) => Target::Ip(address.to_canonical()),
-        _ => return Response::failed("say either a domain or an address"),
+    let question = match asked.question() {
+        Ok(question) => question,
+        Err(message) => return Response::failed(message),
     };
     let policy = match &office.revisions.lock().await.current {
         Some(current) => Arc::clone(&current.policy),
@@ -26,7 +25,7 @@ pub async fn answer(office: &Arc<Office>, asked: protocol::Explain) -> Response 
     };
     let host = host_of(&policy, asked.source.to_canonical()).cloned();
     let mut names = Vec::new();
-    if let Target::Ip(address) = target {
+    if let Target::Ip(address) = question.target {
         let word = host.clone();
         let held = office.gate.run(move |gate| {
             let id = word.and_then(|name| gate.state.hosts.get(&name).copied()).unwrap_or(HostId::NOBODY);
@@ -34,26 +33,12 @@ pub async fn answer(office: &Arc<Office>, asked: protocol::Explain) -> Response 
         });
         names = held.await.unwrap_or_default();
     }
-    let leases: Vec<Leased<'_>> = match target {
+    let leases: Vec<Leased<'_>> = match question.target {
         Target::Ip(address) => names.iter().map(|name| Leased { host: host.as_ref(), name, address }).collect(),
         Target::Domain(_) => Vec::new(),
     };
-    let question = Question {
-        source: asked.source,
-        interface: None,
-        target,
-        port: asked.port,
-        protocol: asked.protocol.map(|protocol| match protocol {
-            protocol::Transport::Tcp => Transport::Tcp,
-            protocol::Transport::Udp => Transport::Udp,
-        }),
-    };
-    let explained = match explain(&policy, &question, &leases) {
-        Ok(explanation) => Explained::new(&policy, explanation),
-        Err(mistake) => return Response::failed(mistake.to_string()),
-    };
-    match explained {
-        Ok(explained) => Response::done(explained),
-        Err(error) => Response::failed(error.to_string()),
+    match explain(&policy, &question, &leases) {
+        Ok(explanation) => Response::done(explanation),
+        Err(mistake) => Response::failed(mistake.to_string()),
     }
 }

@@ -2,7 +2,8 @@
 //! there, one JSON object a line back, as many pairs as the tool likes on one connection.
 //!
 //! The answer's envelope is that of the REST calls (SPEC section 5). `data` is by command: [`Status`], [`Health`],
-//! [`Text`] (firewall, rpz), [`Stored`] (show), [`Applied`] (apply, import), [`Explained`], [`History`], [`TornDown`].
+//! [`Text`] (firewall, rpz), [`Stored`] (show), [`Applied`] (apply, import),
+//! [`Explanation`](crate::core::explain::Explanation) (explain), [`History`], [`TornDown`].
 
 use std::net::IpAddr;
 
@@ -11,8 +12,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::policy::decision::{Reason, Verdict};
-use crate::policy::{Diagnostic, Policy, normalised};
+use crate::core::explain::{self, Question, Target};
+use crate::policy::Diagnostic;
 use crate::store::{Origin, RevisionMeta};
 
 /// The longest line either side reads, bytes. As much as the longest policy; a line that has no end is cut here.
@@ -77,6 +78,25 @@ pub struct Explain {
     /// When; refused by versions without time windows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<DateTime<Utc>>,
+}
+
+impl Explain {
+    /// The question as the policy is asked it. The interface is not known here.
+    ///
+    /// # Errors
+    /// There is no target, or there are two.
+    pub fn question(&self) -> Result<Question, &'static str> {
+        let target = match (&self.domain, self.ip) {
+            (Some(domain), None) => Target::Domain(domain.clone()),
+            (None, Some(address)) => Target::Ip(address.to_canonical()),
+            _ => return Err("say either a domain or an address"),
+        };
+        let protocol = self.protocol.map(|protocol| match protocol {
+            Transport::Tcp => explain::Transport::Tcp,
+            Transport::Udp => explain::Transport::Udp,
+        });
+        Ok(Question { source: self.source, interface: None, target, port: self.port, protocol })
+    }
 }
 
 /// A protocol with ports.
@@ -221,63 +241,6 @@ pub struct Applied {
     pub warnings: Vec<Diagnostic>,
 }
 
-/// The `explain --json` object of SPEC section 3.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Explanation {
-    /// What happens.
-    pub verdict: Verdict,
-    /// Why.
-    pub reason: Reason,
-    /// The policy line that gives the verdict.
-    pub path: Option<String>,
-    /// The host.
-    pub host: Option<String>,
-    /// The domain.
-    pub domain: Option<String>,
-    /// `enforce` or `monitor`.
-    pub mode: String,
-}
-
-/// What `explain` found.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Explained {
-    /// The object that `explain --json` prints.
-    pub explanation: Value,
-    /// What the policy says on the line that decided, shortened; `None`: no line did.
-    pub line: Option<String>,
-}
-
-impl Explained {
-    /// Adds the text of the line to an explanation by this policy; `explanation` serialises to the shape of
-    /// `explain --json`.
-    ///
-    /// # Errors
-    /// The explanation cannot be written as JSON.
-    pub fn new(policy: &Policy, explanation: impl Serialize) -> Result<Self, serde_json::Error> {
-        let explanation = serde_json::to_value(explanation)?;
-        let line = explanation.get("path").and_then(Value::as_str).and_then(|path| line(policy, path));
-        Ok(Self { explanation, line })
-    }
-}
-
-/// How many characters of a policy line are shown.
-const SHOWN: usize = 100;
-
-/// What the policy says at a JSON Pointer, on one line.
-fn line(policy: &Policy, path: &str) -> Option<String> {
-    let document = normalised(policy);
-    let text = match document.pointer(path)? {
-        Value::Array(entries) if entries.is_empty() => "an empty list".to_owned(),
-        Value::Array(entries) if entries.len() == 1 => format!("a list of one entry, {}", entries[0]),
-        Value::Array(entries) => format!("a list of {} entries", entries.len()),
-        other => other.to_string(),
-    };
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => Some(format!("{}…", &text[..end])),
-        None => Some(text),
-    }
-}
-
 /// `history --json`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
@@ -374,21 +337,6 @@ mod tests {
             serde_json::json!({ "success": false, "data": null, "error": "no",
                 "errors": [{ "path": "/a", "message": "b", "hint": null }] })
         );
-    }
-
-    #[test]
-    fn a_policy_line_is_told_short() {
-        let policy = crate::policy::parse(
-            r#"{"version": 1, "allow": {"domains": ["A.example.com.", "b.example.com"], "ips": []},
-                "deny": {"ips": ["192.0.2.7"]}, "hosts": {"a": {"sources": ["10.0.0.1"]}}}"#,
-        )
-        .unwrap();
-        let line = |path| line(&policy, path);
-        assert_eq!(line("/allow/domains/0").as_deref(), Some("\"a.example.com\""));
-        assert_eq!(line("/allow/domains").as_deref(), Some("a list of 2 entries"));
-        assert_eq!(line("/allow/ips").as_deref(), Some("an empty list"));
-        assert_eq!(line("/deny/ips").as_deref(), Some("a list of one entry, \"192.0.2.7/32\""));
-        assert_eq!(line("/nowhere"), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The system refused.
-    #[error("cannot {operation} {}: {}", path.display(), words(source))]
+    #[error("cannot {operation} {}: {}{}", path.display(), words(source), advice(source))]
     Io {
         /// What was tried.
         operation: &'static str,
@@ -39,8 +39,17 @@ impl StoreError {
 
     /// Whether there was no room for it.
     pub fn is_disk_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded))
+        matches!(self, Self::Io { source, .. } if is_full(source))
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// What to do, and that nothing is lost.
+fn advice(error: &io::Error) -> &'static str {
+    if is_full(error) { "; nothing was changed, make room and try again" } else { "" }
 }
 
 /// A system error as a person would say it, with what to do where that is known.
@@ -50,10 +59,8 @@ pub fn words(error: &io::Error) -> String {
         ErrorKind::PermissionDenied => "permission denied; run this as root".to_owned(),
         ErrorKind::IsADirectory => "it is a directory".to_owned(),
         ErrorKind::NotADirectory => "a part of the path is a file, not a directory".to_owned(),
-        ErrorKind::StorageFull => "the disk is full; nothing was changed, make room and try again".to_owned(),
-        ErrorKind::QuotaExceeded => {
-            "the disk quota is used up; nothing was changed, make room and try again".to_owned()
-        }
+        ErrorKind::StorageFull => "the disk is full".to_owned(),
+        ErrorKind::QuotaExceeded => "the disk quota is used up".to_owned(),
         ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
         ErrorKind::AlreadyExists => "something else is there".to_owned(),
         // "No such device (os error 19)": the number helps nobody.

@@ -1,0 +1,122 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_clawgress_global_optspecs
+    string join \n config= h/help V/version
+end
+
+function __fish_clawgress_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_clawgress_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_clawgress_using_subcommand
+    set -l cmd (__fish_clawgress_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c clawgress -n "__fish_clawgress_needs_command" -l config -d 'Settings file [default: /run/clawgress/clawgress.toml, else /etc/clawgress/clawgress.toml]' -r -F
+complete -c clawgress -n "__fish_clawgress_needs_command" -s h -l help -d 'Print help'
+complete -c clawgress -n "__fish_clawgress_needs_command" -s V -l version -d 'Print version'
+complete -c clawgress -n "__fish_clawgress_needs_command" -f -a "run" -d 'Enforce the stored policy: the daemon, in the foreground'
+complete -c clawgress -n "__fish_clawgress_needs_command" -f -a "check" -d 'Tell whether a policy is valid: every mistake with its place'
+complete -c clawgress -n "__fish_clawgress_needs_command" -f -a "apply" -d 'Enforce the stored policy again, or another one without storing it'
+complete -c clawgress -n "__fish_clawgress_needs_command" -f -a "import" -d 'Validate, enforce and store a policy: all or nothing'
+complete -c clawgress -n "__fish_clawgress_needs_command" -f -a "show" -d 'Print the stored policy, or a file, in normal form'
+complete -c clawgress -n "__fish_clawgress_needs_command" -f -a "status" -d 'Print the state: what is in force, since when, and whether all is well'
+complete -c clawgress -n "__fish_clawgress_needs_command" -f -a "health" -d 'Run the checks; exit status 1 when one fails'
+complete -c clawgress -n "__fish_clawgress_needs_command" -f -a "firewall" -d 'Print the table as the kernel holds it'
+complete -c clawgress -n "__fish_clawgress_needs_command" -f -a "rpz" -d 'Print the DNS policy as a response-policy zone'
+complete -c clawgress -n "__fish_clawgress_needs_command" -f -a "explain" -d 'Tell what would happen to a query or a connection, and which line of the policy says so'
+complete -c clawgress -n "__fish_clawgress_needs_command" -f -a "history" -d 'Print the revisions, newest first'
+complete -c clawgress -n "__fish_clawgress_needs_command" -f -a "teardown" -d 'Stop enforcing: remove the table from the kernel, so that everything passes'
+complete -c clawgress -n "__fish_clawgress_needs_command" -f -a "generate" -d 'Print the policy\'s JSON Schema, manual pages or shell completions'
+complete -c clawgress -n "__fish_clawgress_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c clawgress -n "__fish_clawgress_using_subcommand run" -l config -d 'Settings file [default: /run/clawgress/clawgress.toml, else /etc/clawgress/clawgress.toml]' -r -F
+complete -c clawgress -n "__fish_clawgress_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c clawgress -n "__fish_clawgress_using_subcommand check" -l policy -d 'The policy; - reads standard input [default: the stored policy]' -r
+complete -c clawgress -n "__fish_clawgress_using_subcommand check" -l config -d 'Settings file [default: /run/clawgress/clawgress.toml, else /etc/clawgress/clawgress.toml]' -r -F
+complete -c clawgress -n "__fish_clawgress_using_subcommand check" -l json -d 'Print { valid, errors, warnings, not_enforced }'
+complete -c clawgress -n "__fish_clawgress_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c clawgress -n "__fish_clawgress_using_subcommand apply" -l policy -d 'Enforce this policy and store nothing; - reads standard input' -r
+complete -c clawgress -n "__fish_clawgress_using_subcommand apply" -l config -d 'Settings file [default: /run/clawgress/clawgress.toml, else /etc/clawgress/clawgress.toml]' -r -F
+complete -c clawgress -n "__fish_clawgress_using_subcommand apply" -s h -l help -d 'Print help'
+complete -c clawgress -n "__fish_clawgress_using_subcommand import" -l policy -d 'The policy; - reads standard input' -r
+complete -c clawgress -n "__fish_clawgress_using_subcommand import" -l config -d 'Settings file [default: /run/clawgress/clawgress.toml, else /etc/clawgress/clawgress.toml]' -r -F
+complete -c clawgress -n "__fish_clawgress_using_subcommand import" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c clawgress -n "__fish_clawgress_using_subcommand show" -l policy -d 'Print this policy; - reads standard input' -r
+complete -c clawgress -n "__fish_clawgress_using_subcommand show" -l config -d 'Settings file [default: /run/clawgress/clawgress.toml, else /etc/clawgress/clawgress.toml]' -r -F
+complete -c clawgress -n "__fish_clawgress_using_subcommand show" -l json -d 'For symmetry: a policy is JSON anyway'
+complete -c clawgress -n "__fish_clawgress_using_subcommand show" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c clawgress -n "__fish_clawgress_using_subcommand status" -l config -d 'Settings file [default: /run/clawgress/clawgress.toml, else /etc/clawgress/clawgress.toml]' -r -F
+complete -c clawgress -n "__fish_clawgress_using_subcommand status" -l json -d 'Print JSON'
+complete -c clawgress -n "__fish_clawgress_using_subcommand status" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c clawgress -n "__fish_clawgress_using_subcommand health" -l config -d 'Settings file [default: /run/clawgress/clawgress.toml, else /etc/clawgress/clawgress.toml]' -r -F
+complete -c clawgress -n "__fish_clawgress_using_subcommand health" -l json -d 'Print JSON'
+complete -c clawgress -n "__fish_clawgress_using_subcommand health" -s h -l help -d 'Print help'
+complete -c clawgress -n "__fish_clawgress_using_subcommand firewall" -l config -d 'Settings file [default: /run/clawgress/clawgress.toml, else /etc/clawgress/clawgress.toml]' -r -F
+complete -c clawgress -n "__fish_clawgress_using_subcommand firewall" -l json -d 'Print { text }'
+complete -c clawgress -n "__fish_clawgress_using_subcommand firewall" -s h -l help -d 'Print help'
+complete -c clawgress -n "__fish_clawgress_using_subcommand rpz" -l host -d 'The zone as this host sees it' -r
+complete -c clawgress -n "__fish_clawgress_using_subcommand rpz" -l config -d 'Settings file [default: /run/clawgress/clawgress.toml, else /etc/clawgress/clawgress.toml]' -r -F
+complete -c clawgress -n "__fish_clawgress_using_subcommand rpz" -l json -d 'Print { text }'
+complete -c clawgress -n "__fish_clawgress_using_subcommand rpz" -s h -l help -d 'Print help'
+complete -c clawgress -n "__fish_clawgress_using_subcommand explain" -l source -d 'The agent\'s address' -r
+complete -c clawgress -n "__fish_clawgress_using_subcommand explain" -l domain -d 'A name the agent asks for or connects to' -r
+complete -c clawgress -n "__fish_clawgress_using_subcommand explain" -l ip -d 'An address the agent connects to' -r
+complete -c clawgress -n "__fish_clawgress_using_subcommand explain" -l port -d 'The destination port' -r
+complete -c clawgress -n "__fish_clawgress_using_subcommand explain" -l protocol -d 'The protocol of the port [default: tcp]' -r -f -a "tcp\t''
+udp\t''"
+complete -c clawgress -n "__fish_clawgress_using_subcommand explain" -l at -d 'When (RFC 3339)' -r
+complete -c clawgress -n "__fish_clawgress_using_subcommand explain" -l policy -d 'Ask this policy instead of the daemon; - reads standard input' -r
+complete -c clawgress -n "__fish_clawgress_using_subcommand explain" -l config -d 'Settings file [default: /run/clawgress/clawgress.toml, else /etc/clawgress/clawgress.toml]' -r -F
+complete -c clawgress -n "__fish_clawgress_using_subcommand explain" -l json -d 'Print { verdict, reason, path, host, domain, mode, detail }'
+complete -c clawgress -n "__fish_clawgress_using_subcommand explain" -s h -l help -d 'Print help'
+complete -c clawgress -n "__fish_clawgress_using_subcommand history" -l config -d 'Settings file [default: /run/clawgress/clawgress.toml, else /etc/clawgress/clawgress.toml]' -r -F
+complete -c clawgress -n "__fish_clawgress_using_subcommand history" -l json -d 'Print JSON'
+complete -c clawgress -n "__fish_clawgress_using_subcommand history" -s h -l help -d 'Print help'
+complete -c clawgress -n "__fish_clawgress_using_subcommand teardown" -l config -d 'Settings file [default: /run/clawgress/clawgress.toml, else /etc/clawgress/clawgress.toml]' -r -F
+complete -c clawgress -n "__fish_clawgress_using_subcommand teardown" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c clawgress -n "__fish_clawgress_using_subcommand generate; and not __fish_seen_subcommand_from schema man completions help" -l config -d 'Settings file [default: /run/clawgress/clawgress.toml, else /etc/clawgress/clawgress.toml]' -r -F
+complete -c clawgress -n "__fish_clawgress_using_subcommand generate; and not __fish_seen_subcommand_from schema man completions help" -s h -l help -d 'Print help'
+complete -c clawgress -n "__fish_clawgress_using_subcommand generate; and not __fish_seen_subcommand_from schema man completions help" -f -a "schema" -d 'The JSON Schema of the policy'
+complete -c clawgress -n "__fish_clawgress_using_subcommand generate; and not __fish_seen_subcommand_from schema man completions help" -f -a "man" -d 'The manual pages'
+complete -c clawgress -n "__fish_clawgress_using_subcommand generate; and not __fish_seen_subcommand_from schema man completions help" -f -a "completions" -d 'Completions for a shell'
+complete -c clawgress -n "__fish_clawgress_using_subcommand generate; and not __fish_seen_subcommand_from schema man completions help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c clawgress -n "__fish_clawgress_using_subcommand generate; and __fish_seen_subcommand_from schema" -l config -d 'Settings file [default: /run/clawgress/clawgress.toml, else /etc/clawgress/clawgress.toml]' -r -F
+complete -c clawgress -n "__fish_clawgress_using_subcommand generate; and __fish_seen_subcommand_from schema" -s h -l help -d 'Print help'
+complete -c clawgress -n "__fish_clawgress_using_subcommand generate; and __fish_seen_subcommand_from man" -l dir -d 'Write one file for each page into this directory, instead of all to standard output' -r -F
+complete -c clawgress -n "__fish_clawgress_using_subcommand generate; and __fish_seen_subcommand_from man" -l config -d 'Settings file [default: /run/clawgress/clawgress.toml, else /etc/clawgress/clawgress.toml]' -r -F
+complete -c clawgress -n "__fish_clawgress_using_subcommand generate; and __fish_seen_subcommand_from man" -s h -l help -d 'Print help'
+complete -c clawgress -n "__fish_clawgress_using_subcommand generate; and __fish_seen_subcommand_from completions" -l config -d 'Settings file [default: /run/clawgress/clawgress.toml, else /etc/clawgress/clawgress.toml]' -r -F
+complete -c clawgress -n "__fish_clawgress_using_subcommand generate; and __fish_seen_subcommand_from completions" -s h -l help -d 'Print help'
+complete -c clawgress -n "__fish_clawgress_using_subcommand generate; and __fish_seen_subcommand_from help" -f -a "schema" -d 'The JSON Schema of the policy'
+complete -c clawgress -n "__fish_clawgress_using_subcommand generate; and __fish_seen_subcommand_from help" -f -a "man" -d 'The manual pages'
+complete -c clawgress -n "__fish_clawgress_using_subcommand generate; and __fish_seen_subcommand_from help" -f -a "completions" -d 'Completions for a shell'
+complete -c clawgress -n "__fish_clawgress_using_subcommand generate; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c clawgress -n "__fish_clawgress_using_subcommand help; and not __fish_seen_subcommand_from run check apply import show status health firewall rpz explain history teardown generate help" -f -a "run" -d 'Enforce the stored policy: the daemon, in the foreground'
+complete -c clawgress -n "__fish_clawgress_using_subcommand help; and not __fish_seen_subcommand_from run check apply import show status health firewall rpz explain history teardown generate help" -f -a "check" -d 'Tell whether a policy is valid: every mistake with its place'
+complete -c clawgress -n "__fish_clawgress_using_subcommand help; and not __fish_seen_subcommand_from run check apply import show status health firewall rpz explain history teardown generate help" -f -a "apply" -d 'Enforce the stored policy again, or another one without storing it'
+complete -c clawgress -n "__fish_clawgress_using_subcommand help; and not __fish_seen_subcommand_from run check apply import show status health firewall rpz explain history teardown generate help" -f -a "import" -d 'Validate, enforce and store a policy: all or nothing'
+complete -c clawgress -n "__fish_clawgress_using_subcommand help; and not __fish_seen_subcommand_from run check apply import show status health firewall rpz explain history teardown generate help" -f -a "show" -d 'Print the stored policy, or a file, in normal form'
+complete -c clawgress -n "__fish_clawgress_using_subcommand help; and not __fish_seen_subcommand_from run check apply import show status health firewall rpz explain history teardown generate help" -f -a "status" -d 'Print the state: what is in force, since when, and whether all is well'
+complete -c clawgress -n "__fish_clawgress_using_subcommand help; and not __fish_seen_subcommand_from run check apply import show status health firewall rpz explain history teardown generate help" -f -a "health" -d 'Run the checks; exit status 1 when one fails'
+complete -c clawgress -n "__fish_clawgress_using_subcommand help; and not __fish_seen_subcommand_from run check apply import show status health firewall rpz explain history teardown generate help" -f -a "firewall" -d 'Print the table as the kernel holds it'
+complete -c clawgress -n "__fish_clawgress_using_subcommand help; and not __fish_seen_subcommand_from run check apply import show status health firewall rpz explain history teardown generate help" -f -a "rpz" -d 'Print the DNS policy as a response-policy zone'
+complete -c clawgress -n "__fish_clawgress_using_subcommand help; and not __fish_seen_subcommand_from run check apply import show status health firewall rpz explain history teardown generate help" -f -a "explain" -d 'Tell what would happen to a query or a connection, and which line of the policy says so'
+complete -c clawgress -n "__fish_clawgress_using_subcommand help; and not __fish_seen_subcommand_from run check apply import show status health firewall rpz explain history teardown generate help" -f -a "history" -d 'Print the revisions, newest first'
+complete -c clawgress -n "__fish_clawgress_using_subcommand help; and not __fish_seen_subcommand_from run check apply import show status health firewall rpz explain history teardown generate help" -f -a "teardown" -d 'Stop enforcing: remove the table from the kernel, so that everything passes'
+complete -c clawgress -n "__fish_clawgress_using_subcommand help; and not __fish_seen_subcommand_from run check apply import show status health firewall rpz explain history teardown generate help" -f -a "generate" -d 'Print the policy\'s JSON Schema, manual pages or shell completions'
+complete -c clawgress -n "__fish_clawgress_using_subcommand help; and not __fish_seen_subcommand_from run check apply import show status health firewall rpz explain history teardown generate help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c clawgress -n "__fish_clawgress_using_subcommand help; and __fish_seen_subcommand_from generate" -f -a "schema" -d 'The JSON Schema of the policy'
+complete -c clawgress -n "__fish_clawgress_using_subcommand help; and __fish_seen_subcommand_from generate" -f -a "man" -d 'The manual pages'
+complete -c clawgress -n "__fish_clawgress_using_subcommand help; and __fish_seen_subcommand_from generate" -f -a "completions" -d 'Completions for a shell'

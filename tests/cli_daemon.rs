@@ -1,0 +1,206 @@
+//! The tool and a daemon that answers as it is told: what goes over the socket, what people and scripts see of it.
+
+mod cli_program;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixListener;
+use std::thread::JoinHandle;
+
+use cli_program::{Program, Ran};
+use serde_json::{Value, json};
+
+/// Runs the tool against a daemon that gives this answer; also tells what it was asked.
+#[track_caller]
+fn with_answer(program: &Program, arguments: &[&str], input: &str, answer: &str) -> (Value, Ran) {
+    let daemon = daemon(program, answer);
+    let ran = program.run_with(arguments, input.as_bytes());
+    (daemon.join().unwrap(), ran)
+}
+
+fn daemon(program: &Program, answer: &str) -> JoinHandle<Value> {
+    let socket = program.path("clawgress.sock");
+    let _ = std::fs::remove_file(&socket);
+    let listener = UnixListener::bind(socket).unwrap();
+    let answer = answer.to_owned();
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).unwrap();
+        (&stream).write_all(answer.as_bytes()).unwrap();
+        serde_json::from_str(&line).unwrap()
+    })
+}
+
+fn done(data: Value) -> String {
+    json!({ "success": true, "data": data, "error": null }).to_string() + "\n"
+}
+
+fn status() -> Value {
+    json!({ "state": "degraded", "revision": 7, "sha256": "0123456789abcdef".repeat(4), "origin": "import",
+        "applied_at": "2026-11-20T09:00:00Z", "hosts": 2, "domains": 11, "drift": false,
+        "checks": [ { "name": "kernel", "ok": true, "message": "the table is in place" },
+                    { "name": "upstreams", "ok": false, "message": "192.0.2.1 does not answer" } ] })
+}
+
+#[test]
+fn status_is_a_table_for_people() {
+    let program = Program::new();
+    let (asked, ran) = with_answer(&program, &["status"], "", &done(status()));
+    assert_eq!(asked, json!({ "command": "status" }));
+    let expected = "\
+state       degraded
+revision    7
+sha256      0123456789ab
+origin      import
+applied at  2026-11-20T09:00:00Z
+hosts       2
+domains     11
+drift       no
+checks      ok    kernel     the table is in place
+            FAIL  upstreams  192.0.2.1 does not answer
+";
+    assert_eq!(ran.done().stdout, expected);
+    let (_, ran) = with_answer(&program, &["status", "--json"], "", &done(status()));
+    assert_eq!(ran.done().json(), status());
+}
+
+#[test]
+fn without_a_policy_status_says_how_to_import_one() {
+    let nothing = json!({ "state": "unconfigured", "revision": null, "sha256": null, "origin": null,
+        "applied_at": null, "hosts": 0, "domains": 0, "drift": false, "checks": [] });
+    let (_, ran) = with_answer(&Program::new(), &["status"], "", &done(nothing));
+    let ran = ran.done();
+    assert!(ran.stdout.starts_with("state       unconfigured\nrevision    -\n"), "{}", ran.stdout);
+    assert!(ran.stdout.ends_with("import one with `clawgress import --policy FILE`\n"), "{}", ran.stdout);
+}
+
+#[test]
+fn health_is_an_exit_status() {
+    let program = Program::new();
+    let health =
+        |healthy: bool| json!({ "healthy": healthy, "checks": [{ "name": "dns", "ok": healthy, "message": "m" }] });
+    let (asked, ran) = with_answer(&program, &["health"], "", &done(health(true)));
+    assert_eq!(asked, json!({ "command": "health" }));
+    assert_eq!(ran.done().stdout, "ok    dns  m\n");
+    let (_, ran) = with_answer(&program, &["health", "--json"], "", &done(health(false)));
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(1), "error: unhealthy: dns\n"));
+    assert_eq!(ran.json(), health(false));
+}
+
+#[test]
+fn import_sends_the_text_as_it_is() {
+    let program = Program::new();
+    let applied = json!({ "revision": 8, "sha256": "ab", "applied": true, "changes": 3,
+        "warnings": [{ "path": "/labels/x", "message": "no list has it", "hint": null }] });
+    let text = "{ \"version\": 1, \"version\": 1 }\n";
+    let (asked, ran) = with_answer(&program, &["import", "--policy", "-"], text, &done(applied.clone()));
+    assert_eq!(asked, json!({ "command": "import", "policy": text }));
+    assert_eq!(ran.code, Some(0));
+    assert_eq!(ran.stdout, "standard input is in force and stored: revision 8, 3 changes\n");
+    assert_eq!(ran.stderr, "one warning:\n  /labels/x: no list has it\n");
+
+    let (asked, ran) = with_answer(&program, &["apply"], "", &done(applied.clone()));
+    assert_eq!(asked, json!({ "command": "apply" }));
+    assert_eq!(ran.stdout, "the stored policy is in force: revision 8, 3 changes\n");
+    let file = program.write("trial.json", text);
+    let (asked, _) = with_answer(&program, &["apply", "--policy", &file], "", &done(applied));
+    assert_eq!(asked, json!({ "command": "apply", "policy": text }));
+}
+
+#[test]
+fn a_refused_policy_is_listed_like_check_does() {
+    let answer = json!({ "success": false, "data": null, "error": "nothing was changed",
+        "errors": [{ "path": "/a", "message": "is wrong", "hint": "do right" }] });
+    let program = Program::new();
+    let (_, ran) = with_answer(&program, &["import", "--policy", "-"], "{}", &format!("{answer}\n"));
+    let ran = ran.refused("error: ");
+    assert_eq!(ran.stderr, "error: standard input: nothing was changed\n  /a: is wrong (do right)\n");
+    let answer = json!({ "success": false, "data": null, "error": "the kernel refused" });
+    let (_, ran) = with_answer(&program, &["apply"], "", &format!("{answer}\n"));
+    assert_eq!(ran.refused("error: ").stderr, "error: the kernel refused\n");
+}
+
+#[test]
+fn show_gives_the_stored_policy_its_normal_form() {
+    let program = Program::new();
+    let stored = json!({ "policy": "{\"version\": 1, \"allow\": {\"domains\": [\"A.Example.COM\"]}}" });
+    let (asked, ran) = with_answer(&program, &["show"], "", &done(stored));
+    assert_eq!(asked, json!({ "command": "show" }));
+    assert_eq!(ran.done().json(), json!({ "version": 1, "allow": { "domains": ["a.example.com"] } }));
+    let (_, ran) = with_answer(&program, &["show"], "", &done(json!({ "policy": null })));
+    ran.refused("error: no policy is stored; store one with `clawgress import --policy FILE`\n");
+    let (_, ran) = with_answer(&program, &["show"], "", &done(json!({ "policy": "{" })));
+    ran.refused("error: the stored policy is not a valid policy: one mistake\n");
+}
+
+#[test]
+fn texts_are_printed_and_wrapped_for_scripts() {
+    let program = Program::new();
+    let text = done(json!({ "text": "table inet clawgress {\n}" }));
+    let (asked, ran) = with_answer(&program, &["firewall"], "", &text);
+    assert_eq!((asked, ran.done().stdout.as_str()), (json!({ "command": "firewall" }), "table inet clawgress {\n}\n"));
+    let (asked, ran) = with_answer(&program, &["rpz", "--host", "agent-1", "--json"], "", &text);
+    assert_eq!(asked, json!({ "command": "rpz", "host": "agent-1" }));
+    assert_eq!(ran.done().json(), json!({ "text": "table inet clawgress {\n}" }));
+}
+
+#[test]
+fn explain_asks_with_the_name_in_normal_form() {
+    let program = Program::new();
+    let answer = json!({ "verdict": "block", "reason": "denied", "path": "/deny/domains/0", "host": null,
+        "domain": "x.example.com", "mode": "enforce", "detail": "because" });
+    let arguments =
+        ["explain", "--source", "fd00::1", "--domain", "X.Example.com.", "--port", "443", "--protocol", "udp"];
+    let (asked, ran) = with_answer(&program, &arguments, "", &done(answer.clone()));
+    assert_eq!(
+        asked,
+        json!({ "command": "explain", "source": "fd00::1", "domain": "x.example.com", "port": 443, "protocol": "udp" })
+    );
+    assert_eq!(ran.done().stdout, "block (denied): because\n");
+    let (_, ran) = with_answer(&program, &[&arguments[..], &["--json"]].concat(), "", &done(answer.clone()));
+    assert_eq!(ran.done().json(), answer);
+}
+
+#[test]
+fn history_is_a_table_and_tells_damage() {
+    let program = Program::new();
+    let meta = |revision: u64, origin: &str| json!({ "revision": revision, "sha256": "fedcba9876543210", "origin": origin, "applied_at": "2026-11-20T09:00:00Z" });
+    let history = json!({ "revisions": [meta(10, "import"), meta(9, "boot")], "damage": ["000008.json is damaged"] });
+    let (_, ran) = with_answer(&program, &["history"], "", &done(history.clone()));
+    let expected = "\
+revision  applied at            origin  sha256
+10        2026-11-20T09:00:00Z  import  fedcba987654
+9         2026-11-20T09:00:00Z  boot    fedcba987654
+";
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), expected));
+    assert_eq!(ran.stderr, "warning: 000008.json is damaged\n");
+    let (_, ran) = with_answer(&program, &["history", "--json"], "", &done(history.clone()));
+    assert_eq!(ran.done().json(), history);
+}
+
+#[test]
+fn teardown_says_what_is_open() {
+    let answer = done(json!({ "removed": true, "message": "everything passes" }));
+    let (asked, ran) = with_answer(&Program::new(), &["teardown"], "", &answer);
+    assert_eq!((asked, ran.done().stdout.as_str()), (json!({ "command": "teardown" }), "everything passes\n"));
+}
+
+#[test]
+fn answers_that_make_no_sense_are_told() {
+    let program = Program::new();
+    let (_, ran) = with_answer(&program, &["status"], "", "");
+    ran.refused("error: the daemon closed the connection without an answer; its log tells why\n");
+    for answer in ["no json\n".to_owned(), "{\"success\": true".to_owned(), done(json!({ "state": "asleep" }))] {
+        let (_, ran) = with_answer(&program, &["status"], "", &answer);
+        ran.refused("error: the daemon's answer is not understood; ");
+    }
+}
+
+#[test]
+fn a_policy_too_long_to_send_is_told_without_sending_it() {
+    let program = Program::new();
+    // Quotes are escaped on the way, so this is twice as long there.
+    let policy = program.write("long.json", "\"".repeat(clawgress::daemon::protocol::MAX_LINE / 2 + 1));
+    let _listener = UnixListener::bind(program.path("clawgress.sock")).unwrap();
+    program.run(&["import", "--policy", &policy]).refused("error: the policy is too long: at most 64 MiB are sent");
+}
