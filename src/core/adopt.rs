@@ -7,7 +7,7 @@ use super::classes::{self, Class};
 use super::state::{Lease, State, World, lease_value, net_element};
 use crate::plan::ids::HostId;
 use crate::plan::ir::{Data, Family, Key, Set, Value, Verdict};
-use crate::plan::ops::{Op, Table, diff};
+use crate::plan::ops::{Delta, Op, Table, diff};
 use crate::plan::situation::Situation;
 use crate::plan::table::{names, table};
 use crate::policy::model::{HostName, Policy};
@@ -37,8 +37,8 @@ impl State {
         table
     }
 
-    /// The transaction that makes the kernel hold what it should, given what it holds. Timeouts are not compared.
-    pub fn repair(&self, held: &Table, now: u64) -> Vec<Op> {
+    /// The transactions that make the kernel hold what it should, given what it holds. Timeouts are not compared.
+    pub fn repair(&self, held: &Table, now: u64) -> Delta {
         let mut expected = self.expected(now);
         let mut held = held.clone();
         for set in expected.sets.values_mut().chain(held.sets.values_mut()) {
@@ -49,9 +49,8 @@ impl State {
                 value.timeout_ms = None;
             }
         }
-        let mut ops = vec![Op::AddTable];
-        ops.extend(diff(&held, &expected).into_ops());
-        for op in &mut ops {
+        let mut delta = diff(&held, &expected);
+        for op in &mut delta.switch {
             if let Op::AddElements(name, elements) = op
                 && let Some(set) = expected.sets.get(name)
                 && is_lease_map(set)
@@ -60,7 +59,8 @@ impl State {
                 *op = Op::PutElements(name.clone(), timed);
             }
         }
-        ops
+        delta.switch.insert(0, Op::AddTable);
+        delta
     }
 
     fn with_timeout(&self, key: Key, value: &Value, now: u64) -> Value {

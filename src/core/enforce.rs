@@ -18,9 +18,9 @@ use crate::policy::model::{HostName, Policy};
 #[must_use]
 #[derive(Debug)]
 pub struct Pending {
-    /// One transaction.
-    pub ops: Vec<Op>,
-    /// For the DNS server, from the moment the kernel has it.
+    /// The transactions, one after the other; with the first one the revision is in force.
+    pub delta: Delta,
+    /// For the DNS server, from the moment the kernel has the first transaction.
     pub snapshot: Arc<Snapshot>,
     /// How many classes end with it: their flows are cut.
     pub cut: usize,
@@ -82,18 +82,20 @@ impl State {
                 ops.remove(id);
             } else if changes.guards.contains(&class.host) && !class.recheck {
                 classes.set_recheck(id);
-                ops.remove(id);
-                ops.add(classes::element(id, &Class { recheck: true, ..class.clone() }, names.get(&class.host)));
+                ops.replace(classes::element(id, &Class { recheck: true, ..class.clone() }, names.get(&class.host)));
             }
         }
         let (leases, puts) = self.keep_leases(&snapshot, &mut classes, &mut ops, &names, now);
         situation.recheck = classes.iter().filter(|(_, class)| class.recheck).map(|(_, class)| class.host).collect();
 
         let fixed = table(policy, &situation);
-        let Delta { build, remove } = diff(&self.fixed, &fixed);
-        let ops = [Op::AddTable].into_iter().chain(build).chain(ops.into_ops()).chain(puts).chain(remove).collect();
+        let mut delta = diff(&self.fixed, &fixed);
+        delta.switch.insert(0, Op::AddTable);
+        let (switch, remove) = ops.into_ops();
+        delta.switch.extend(switch.into_iter().chain(puts));
+        delta.remove.extend(remove);
         let Situation { hosts, net_classes, .. } = situation;
-        Pending { ops, snapshot, cut, next: Box::new(Next { hosts, next_host, fixed, classes, net_classes, leases }) }
+        Pending { delta, snapshot, cut, next: Box::new(Next { hosts, next_host, fixed, classes, net_classes, leases }) }
     }
 
     /// The kernel has taken the revision.
@@ -239,8 +241,8 @@ impl Changes {
 fn moved_sources(old: &Table, new: &Table, family: Family, into: &mut BTreeSet<HostId>) {
     let map = names::of("host", family);
     let nothing = BTreeMap::new();
-    let before = old.sets.get(&map).map_or(&nothing, |set| &set.elements);
-    let after = new.sets.get(&map).map_or(&nothing, |set| &set.elements);
+    let before = names::find(&old.sets, &map).map_or(&nothing, |set| &set.elements);
+    let after = names::find(&new.sets, &map).map_or(&nothing, |set| &set.elements);
     let lost = before.iter().filter(|(key, value)| after.get(*key) != Some(*value));
     let gained = after.iter().filter(|(key, value)| before.get(*key) != Some(*value));
     for (_, value) in lost.chain(gained) {

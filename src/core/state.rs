@@ -133,7 +133,7 @@ impl State {
             self.classes.remove(*id);
             ops.remove(*id);
         }
-        (!surplus.is_empty()).then(|| ops.into_ops())
+        (!surplus.is_empty()).then(|| ops.into_ops().1)
     }
 
     fn lease_one(
@@ -220,6 +220,7 @@ pub(super) fn net_element(id: u32, host: HostId, name: Option<&HostName>) -> (Ke
 #[derive(Debug, Default)]
 pub(super) struct ClassOps {
     gone: Vec<Key>,
+    replaced: Vec<Key>,
     come: Vec<(Key, Value)>,
 }
 
@@ -232,17 +233,26 @@ impl ClassOps {
         self.come.push(element);
     }
 
-    pub fn into_ops(self) -> Vec<Op> {
-        let mut ops = Vec::new();
+    pub fn replace(&mut self, element: (Key, Value)) {
+        self.replaced.push(element.0);
+        self.come.push(element);
+    }
+
+    /// What comes or changes, and what goes.
+    pub fn into_ops(self) -> (Vec<Op>, Vec<Op>) {
+        let (mut switch, mut remove) = (Vec::new(), Vec::new());
         for map in [names::UP, names::DOWN] {
             let map: Ident = map.into();
-            if !self.gone.is_empty() {
-                ops.push(Op::DelElements(map.clone(), self.gone.clone()));
+            if !self.replaced.is_empty() {
+                switch.push(Op::DelElements(map.clone(), self.replaced.clone()));
             }
             if !self.come.is_empty() {
-                ops.push(Op::AddElements(map, self.come.clone()));
+                switch.push(Op::AddElements(map.clone(), self.come.clone()));
+            }
+            if !self.gone.is_empty() {
+                remove.push(Op::DelElements(map, self.gone.clone()));
             }
         }
-        ops
+        (switch, remove)
     }
 }

@@ -20,6 +20,8 @@ pub fn policy_line(op: &Op, policy: &Policy, hosts: &BTreeMap<HostName, HostId>)
 
 /// Sets are named by their list and its owner; see [`crate::plan::table::names`].
 fn set_line(set: &str, policy: &Policy, hosts: &BTreeMap<HostName, HostId>) -> Option<String> {
+    // Interval sets have a digest behind their name.
+    let set = set.split_once('.').map_or(set, |(name, _)| name);
     match set {
         "host4" | "host6" | "hosts" => return Some("/hosts".into()),
         "scope4" | "scope6" => return policy.scope.sources.as_ref().map(|list| list.path.to_string()),

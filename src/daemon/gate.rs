@@ -16,7 +16,7 @@ use crate::core::classes::Classes;
 use crate::core::lease::{Acked, LeaseError, LeaseRequest, Leaser};
 use crate::core::state::{State, World};
 use crate::nft::{ErrorKind, Kernel, KernelError};
-use crate::plan::ops::{Op, Table, diff};
+use crate::plan::ops::{Delta, Op, Table, diff};
 use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
 
@@ -112,6 +112,8 @@ pub struct Gate {
     pub policy: Option<Arc<Policy>>,
     /// The kernel holds something else than it should and refused to be repaired; why.
     pub drift: Option<String>,
+    /// What the last change left over.
+    litter: Vec<Op>,
     /// How often somebody else's change was undone.
     pub repairs: u64,
     judge: Arc<ArcSwapOption<Snapshot>>,
@@ -135,7 +137,7 @@ impl Gate {
             None => State::new(first),
             Some(held) => State::adopt(&held::table(&held), last.map(|policy| (policy, &world)), first, 0),
         };
-        Ok(Self { kernel, state, world, policy: None, drift: None, repairs: 0, judge, start })
+        Ok(Self { kernel, state, world, policy: None, drift: None, litter: Vec::new(), repairs: 0, judge, start })
     }
 
     /// Where the DNS server finds the policy in force.
@@ -207,19 +209,39 @@ impl Gate {
         let world = World { guarded: world::guarded(policy), ..self.world.clone() };
         let pending = self.state.enforce(policy, &world, revision, now);
         self.world = world;
-        if let Err(error) = self.kernel.commit(&pending.ops) {
-            return self.refused(pending, error, policy);
+        match self.switch(&pending.delta) {
+            Ok(()) => Ok(self.took(pending, policy)),
+            Err(error) => self.refused(pending, error, policy),
         }
-        Ok(self.took(pending, policy))
+    }
+
+    /// The first transaction of a change. What the change before left over goes before it.
+    fn switch(&mut self, delta: &Delta) -> Result<(), KernelError> {
+        self.tidy();
+        self.kernel.commit(&delta.switch)
+    }
+
+    /// Removes what no packet can need any more. A refusal means that somebody else was there, and that is repaired.
+    pub fn tidy(&mut self) {
+        let litter = std::mem::take(&mut self.litter);
+        if !litter.is_empty() && self.kernel.commit(&litter).is_err() {
+            let _ = self.repair();
+        }
     }
 
     fn took(&mut self, pending: Pending, policy: &Arc<Policy>) -> Applied {
-        let applied = Applied { operations: pending.ops.len(), cut: pending.cut };
+        let Delta { switch, remove, litter } = pending.delta.clone();
+        let operations = switch.len() + remove.len() + litter.len();
+        let applied = Applied { operations, cut: pending.cut };
         let snapshot = pending.snapshot.clone();
         self.state.enforced(pending);
         self.policy = Some(policy.clone());
         self.judge.store(Some(snapshot));
         self.state.sweep(self.now());
+        if !remove.is_empty() && self.kernel.commit(&remove).is_err() {
+            let _ = self.repair();
+        }
+        self.litter = litter;
         applied
     }
 
@@ -228,14 +250,14 @@ impl Gate {
     fn refused(&mut self, pending: Pending, error: KernelError, policy: &Arc<Policy>) -> Result<Applied, Refused> {
         let path = error
             .op_index
-            .and_then(|index| pending.ops.get(index))
+            .and_then(|index| pending.delta.switch.get(index))
             .and_then(|op| blame::policy_line(op, policy, &self.state.hosts));
         let refused = Refused { what: error.what, path };
         if !matches!(error.kind, ErrorKind::Refused | ErrorKind::Unknown) || self.repair().is_err() {
             return Err(refused);
         }
         let pending = self.state.enforce(policy, &self.world, pending.snapshot.revision, self.now());
-        match self.kernel.commit(&pending.ops) {
+        match self.switch(&pending.delta) {
             Ok(()) => Ok(self.took(pending, policy)),
             Err(_) => Err(refused),
         }
@@ -263,9 +285,13 @@ impl Gate {
     fn try_repair(&mut self) -> Result<bool, KernelError> {
         let now = self.now();
         let held = self.kernel.read()?.map(|held| held::table(&held)).unwrap_or_default();
-        let ops = self.state.repair(&held, now);
-        if self.kernel.commit(&ops).is_ok() {
-            return Ok(ops.len() > 1);
+        let Delta { switch, remove, litter } = self.state.repair(&held, now);
+        // Chains are always written again, so only more than that is a difference.
+        let rules = |op: &Op| matches!(op, Op::AddTable | Op::FlushChain(_) | Op::AddRule(..));
+        let differs = !remove.is_empty() || !litter.is_empty() || !switch.iter().all(rules);
+        let steps = [switch, remove, litter];
+        if steps.iter().all(|ops| self.kernel.commit(ops).is_ok()) {
+            return Ok(differs);
         }
         // Something of ours has another type now: only a new table helps.
         let all = diff(&Table::default(), &self.state.expected(now)).into_ops();
@@ -295,6 +321,7 @@ impl Gate {
         self.kernel.commit(&[Op::AddTable, Op::DelTable])?;
         self.judge.store(None);
         self.policy = None;
+        self.litter.clear();
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         self.state = State::new(Classes::first_of_table(seconds));
         Ok(())

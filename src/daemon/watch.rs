@@ -33,6 +33,7 @@ pub async fn world(gate: Handle, listen: Vec<SocketAddr>, redirect: bool, stoppe
                     };
                     let now = gate.now();
                     gate.state.sweep(now);
+                    gate.tidy();
                     gate.meet(fresh)
                 })
                 .await;

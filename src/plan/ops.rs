@@ -1,8 +1,8 @@
 //! Changes to the table, and the difference between two of its states.
 //!
-//! A list of [`Op`]s is one kernel transaction: all of it takes effect at once or nothing does. Sets change by
-//! difference and chains by "flush and add again", because both leave no packet unjudged; a set replaced whole does
-//! (measured: docs/decisions/0003).
+//! A list of [`Op`]s is one kernel transaction: all of it takes effect at once or nothing does. Hash sets change by
+//! difference and chains by "flush and add again". Interval sets never change: their names hold a digest of their
+//! content, so a change is a new set beside the old one (docs/decisions/0003).
 
 use std::collections::BTreeMap;
 
@@ -46,37 +46,41 @@ pub struct Table {
     pub sets: BTreeMap<Ident, Set>,
 }
 
-/// The difference between two tables, in two parts, so that what somebody else adds and removes in the same
-/// transaction can stand between them.
+/// The difference between two tables, in three transactions.
+///
+/// A packet meets rules and sets one after the other, and a transaction may take effect in between. So the first one
+/// only adds and switches, and whatever the old rules still lead to stays until the next: a packet on its way finds
+/// its path whole, whichever rules it started by.
 #[must_use]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delta {
-    /// New chains and sets, changed rules, changed elements.
-    pub build: Vec<Op>,
-    /// Chains and sets that nothing refers to any more.
+    /// New chains, sets and elements; changed rules and elements. With it the new table is in force.
+    pub switch: Vec<Op>,
+    /// Elements that are no longer in sets that stay.
     pub remove: Vec<Op>,
+    /// Chains and sets that nothing refers to any more; there is no hurry about them.
+    pub litter: Vec<Op>,
 }
 
 impl Delta {
-    /// Both parts as one transaction. Empty if the tables were equal.
+    /// All of it as one transaction, for a table that no packet passes yet.
     #[must_use]
-    pub fn into_ops(mut self) -> Vec<Op> {
-        self.build.append(&mut self.remove);
-        self.build
+    pub fn into_ops(self) -> Vec<Op> {
+        [self.switch, self.remove, self.litter].concat()
     }
 }
 
-/// The transaction that turns `current` into `desired`.
+/// The transactions that turn `current` into `desired`.
 pub fn diff(current: &Table, desired: &Table) -> Delta {
-    let mut ops = Vec::new();
+    let mut delta = Delta::default();
     for (name, chain) in &desired.chains {
         if !current.chains.contains_key(name) {
-            ops.push(Op::AddChain(name.clone(), chain.base));
+            delta.switch.push(Op::AddChain(name.clone(), chain.base));
         }
     }
     for (name, set) in &desired.sets {
         if !current.sets.contains_key(name) {
-            ops.push(Op::AddSet(name.clone(), set.spec));
+            delta.switch.push(Op::AddSet(name.clone(), set.spec));
         }
     }
     for (name, chain) in &desired.chains {
@@ -85,51 +89,58 @@ pub fn diff(current: &Table, desired: &Table) -> Delta {
             continue;
         }
         if !old.is_empty() {
-            ops.push(Op::FlushChain(name.clone()));
+            delta.switch.push(Op::FlushChain(name.clone()));
         }
-        ops.extend(chain.rules.iter().map(|rule| Op::AddRule(name.clone(), rule.clone())));
-    }
-    // Rules of chains that go are flushed before elements and sets go, because they refer to both.
-    for (name, chain) in &current.chains {
-        if !desired.chains.contains_key(name) && !chain.rules.is_empty() {
-            ops.push(Op::FlushChain(name.clone()));
-        }
+        delta.switch.extend(chain.rules.iter().map(|rule| Op::AddRule(name.clone(), rule.clone())));
     }
     let nothing = BTreeMap::new();
     for (name, set) in &desired.sets {
         let old = current.sets.get(name).map_or(&nothing, |set| &set.elements);
-        element_diff(name, old, &set.elements, &mut ops);
+        element_diff(name, old, &set.elements, &mut delta);
     }
-    let build = ops;
-    let mut ops = Vec::new();
+    // Rules refer to sets and chains, elements to chains: so they go in this order.
+    for (name, chain) in &current.chains {
+        if !desired.chains.contains_key(name) && !chain.rules.is_empty() {
+            delta.litter.push(Op::FlushChain(name.clone()));
+        }
+    }
     for (name, set) in &current.sets {
         if !desired.sets.contains_key(name) {
             if !set.elements.is_empty() {
-                ops.push(Op::FlushSet(name.clone()));
+                delta.litter.push(Op::FlushSet(name.clone()));
             }
-            ops.push(Op::DelSet(name.clone()));
+            delta.litter.push(Op::DelSet(name.clone()));
         }
     }
     for name in current.chains.keys() {
         if !desired.chains.contains_key(name) {
-            ops.push(Op::DelChain(name.clone()));
+            delta.litter.push(Op::DelChain(name.clone()));
         }
     }
-    Delta { build, remove: ops }
+    delta
 }
 
-/// Removals first: a range that grows must not overlap its former self.
-fn element_diff(set: &Ident, old: &BTreeMap<Key, Value>, new: &BTreeMap<Key, Value>, ops: &mut Vec<Op>) {
-    let gone: Vec<Key> = old.iter().filter(|(key, value)| new.get(*key) != Some(*value)).map(|(key, _)| *key).collect();
+fn element_diff(set: &Ident, old: &BTreeMap<Key, Value>, new: &BTreeMap<Key, Value>, delta: &mut Delta) {
+    let (mut gone, mut replaced) = (Vec::new(), Vec::new());
+    for (key, value) in old {
+        match new.get(key) {
+            None => gone.push(*key),
+            Some(other) if other != value => replaced.push(*key),
+            Some(_) => {}
+        }
+    }
     let come: Vec<(Key, Value)> = new
         .iter()
         .filter(|(key, value)| old.get(*key) != Some(*value))
         .map(|(key, value)| (*key, value.clone()))
         .collect();
-    if !gone.is_empty() {
-        ops.push(Op::DelElements(set.clone(), gone));
+    if !replaced.is_empty() {
+        delta.switch.push(Op::DelElements(set.clone(), replaced));
     }
     if !come.is_empty() {
-        ops.push(Op::AddElements(set.clone(), come));
+        delta.switch.push(Op::AddElements(set.clone(), come));
+    }
+    if !gone.is_empty() {
+        delta.remove.push(Op::DelElements(set.clone(), gone));
     }
 }

@@ -13,7 +13,7 @@ use clawgress::core::state::{State, World};
 use clawgress::plan::apply::apply;
 use clawgress::plan::ids::HostId;
 use clawgress::plan::ir::{Direction, Family, Hook, Key, States, proto};
-use clawgress::plan::ops::Table;
+use clawgress::plan::ops::{Delta, Table};
 use clawgress::plan::simulate::{Ending, Packet, Tracked, Tuple, run};
 use clawgress::plan::situation::DnsDoor;
 use clawgress::plan::snapshot::{AddressVerdict, Snapshot};
@@ -37,6 +37,13 @@ fn world() -> World {
     }
 }
 
+/// The transactions of a change, one after the other.
+fn commit(kernel: &mut Table, delta: &Delta) {
+    for ops in [&delta.switch, &delta.remove, &delta.litter] {
+        apply(kernel, ops).expect("a legal transaction");
+    }
+}
+
 /// A fake kernel beside the state machine, and what agents were told.
 struct Gateway {
     state: State,
@@ -53,7 +60,7 @@ impl Gateway {
         let mut state = State::new(Classes::first_of_table(0));
         let mut kernel = Table::default();
         let pending = state.enforce(&policy, &world(), 1, 0);
-        apply(&mut kernel, &pending.ops).expect("a legal transaction");
+        commit(&mut kernel, &pending.delta);
         let snapshot = pending.snapshot.clone();
         state.enforced(pending);
         Self { state, kernel, snapshot, policy, now: 0, told: Vec::new() }
@@ -61,7 +68,7 @@ impl Gateway {
 
     fn swap(&mut self, policy: Policy) {
         let pending = self.state.enforce(&policy, &world(), self.state.revision + 1, self.now);
-        apply(&mut self.kernel, &pending.ops).expect("a legal transaction");
+        commit(&mut self.kernel, &pending.delta);
         self.snapshot = pending.snapshot.clone();
         self.state.enforced(pending);
         self.policy = policy;
@@ -367,8 +374,8 @@ fn a_repair_restores_what_somebody_took_away() {
         if random.below(4) == 0 {
             broken = Table::default();
         }
-        let ops = gateway.state.repair(&broken, gateway.now);
-        apply(&mut broken, &ops).expect("a legal transaction");
+        let delta = gateway.state.repair(&broken, gateway.now);
+        commit(&mut broken, &delta);
         assert_eq!(broken, expected, "seed {seed}");
     }
 }

@@ -39,7 +39,6 @@ mod hosts;
 mod icmp;
 mod kill9;
 mod lease;
-mod monitor;
 mod notrack;
 mod ports;
 mod refusal;

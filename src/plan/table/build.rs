@@ -27,7 +27,7 @@ impl<'a> Build<'a> {
     }
 
     pub fn finish(self) -> Table {
-        self.table
+        versioned(self.table)
     }
 
     /// Sets that leases fill.
@@ -106,4 +106,64 @@ pub(super) fn verdict(verdict: Verdict) -> Vec<Action> {
 /// A set element without data.
 pub(super) fn member(key: Key) -> (Key, Value) {
     (key, Value::plain(Data::None))
+}
+
+/// Gives interval sets names that hold a digest of their content, in rules too. While a transaction is on its way the
+/// kernel may miss an element next to one that is coming or going, so such a set is never changed: another content is
+/// another set, and the rules switch from one to the other.
+fn versioned(mut table: Table) -> Table {
+    let mut names: BTreeMap<Ident, Ident> = BTreeMap::new();
+    table.sets = std::mem::take(&mut table.sets)
+        .into_iter()
+        .map(|(name, set)| {
+            if !set.spec.interval {
+                return (name, set);
+            }
+            let full = Ident::from(format!("{name}.{:08x}", digest(&set)));
+            names.insert(name, full.clone());
+            (full, set)
+        })
+        .collect();
+    let full = |name: &mut Ident| {
+        if let Some(full) = names.get(name) {
+            *name = full.clone();
+        }
+    };
+    for rule in table.chains.values_mut().flat_map(|chain| &mut chain.rules) {
+        for cond in &mut rule.conds {
+            if let Cond::In { set, .. } = cond {
+                full(set);
+            }
+        }
+        for action in &mut rule.actions {
+            if let Action::SetMarkFrom(_, map) | Action::Vmap(_, map) = action {
+                full(map);
+            }
+        }
+    }
+    table
+}
+
+/// FNV-1a over the elements, folded to 32 bits: the same on every machine and for every build.
+fn digest(set: &Set) -> u32 {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let mut eat = |octets: &[u8]| {
+        for octet in octets {
+            hash = (hash ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3);
+        }
+    };
+    for (key, value) in &set.elements {
+        if let Key::Range(first, last) = key {
+            for address in [first, last] {
+                match address {
+                    std::net::IpAddr::V4(v4) => eat(&v4.octets()),
+                    std::net::IpAddr::V6(v6) => eat(&v6.octets()),
+                }
+            }
+        }
+        if let Data::Mark(mark) = value.data {
+            eat(&mark.to_be_bytes());
+        }
+    }
+    u32::try_from((hash >> 32) ^ (hash & 0xffff_ffff)).unwrap_or(0)
 }

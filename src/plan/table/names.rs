@@ -52,6 +52,14 @@ pub fn of(stem: &str, family: Family) -> Ident {
     Ident::from(format!("{stem}{}", family.digit()))
 }
 
+/// The set of that name in a table; interval sets have a digest behind it.
+pub fn find<'t, T>(sets: &'t std::collections::BTreeMap<Ident, T>, stem: &str) -> Option<&'t T> {
+    sets.get(stem).or_else(|| {
+        let (name, set) = sets.range(Ident::from(format!("{stem}."))..).next()?;
+        (name.strip_prefix(stem)?.starts_with('.')).then_some(set)
+    })
+}
+
 /// Whose list a set or chain holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Owner {
