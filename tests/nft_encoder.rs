@@ -7,7 +7,7 @@ mod nft_tables;
 use clawgress::nft::{Kernel, Options};
 use clawgress::plan::ops::{Op, Table, diff};
 use clawgress::plan::text::render;
-use nft_namespace::{Namespace, list, list_json, load, nft, ready};
+use nft_namespace::{Namespace, list, list_json, load, ready};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -95,17 +95,4 @@ fn transitions_end_in_the_desired_table() {
             },
         )
         .unwrap();
-}
-
-/// nft 1.0.6 cannot read this condition and lists its number without a type, so that there is no second opinion.
-#[test]
-fn a_mapped_condition_is_known_to_the_kernel_only() {
-    if !ready() {
-        return;
-    }
-    let _namespace = Namespace::new();
-    let table = nft_tables::mapped();
-    kernel().commit(&from_nothing(&table)).expect("the kernel takes the table");
-    assert_eq!(list().matches("ct original ip saddr map @a4_tomark_i ").count(), 3);
-    assert!(nft(&["-f", "-"], &render(&table)).is_err(), "nft reads it now: move this condition into the gate");
 }

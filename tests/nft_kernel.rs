@@ -9,7 +9,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use clawgress::nft::{ErrorKind, Event, Held, Kernel, Options, Watch};
-use clawgress::plan::ir::{Action, Chain, Data, DataType, Family, Key, KeyType, Rule, Set, SetSpec, Value, Verdict};
+use clawgress::plan::ir::{
+    Action, Base, Chain, ChainType, Cond, Data, DataType, Family, Field, Hook, Key, KeyType, Rule, Set, SetSpec, Value,
+    Verdict, proto,
+};
 use clawgress::plan::ops::{Op, Table, diff};
 use clawgress::plan::text::{render, render_rule};
 use nft_namespace::{Namespace, list, load, nft, ready};
@@ -31,7 +34,7 @@ fn kernel() -> Kernel {
 
 fn from_nothing(table: &Table) -> Vec<Op> {
     let mut ops = vec![Op::AddTable];
-    ops.extend(diff(&Table::default(), table));
+    ops.extend(diff(&Table::default(), table).into_ops());
     ops
 }
 
@@ -70,7 +73,7 @@ fn a_refused_transaction_changes_nothing_and_names_the_operation() {
 
     let bad_rule = Rule {
         conds: Vec::new(),
-        actions: vec![Action::Vmap(clawgress::plan::ir::Field::CtMark, ident("nowhere"))],
+        actions: vec![Action::Vmap(Field::CtMark, ident("nowhere"))],
         comment: String::new(),
     };
     let error = kernel
@@ -120,7 +123,14 @@ fn a_hundred_thousand_elements_are_one_transaction() {
     assert_eq!(kernel.elements("dst4").unwrap().expect("a set").len(), 100_000);
     println!("100 000 leases read in {:?}", start.elapsed());
 
-    let mut times: Vec<Duration> = (200_000..203_000)
+    println!("one lease put: {}", one_by_one(&mut kernel, 200_000));
+    let _watch = Watch::open(kernel.port()).unwrap();
+    println!("one lease put, watched: {}", one_by_one(&mut kernel, 210_000));
+}
+
+/// Times of 3000 transactions of one element.
+fn one_by_one(kernel: &mut Kernel, first: u32) -> String {
+    let mut times: Vec<Duration> = (first..first + 3000)
         .map(|number| {
             let ops = [Op::PutElements(ident("dst4"), vec![lease(number, number, 3_600_000)])];
             let start = Instant::now();
@@ -129,7 +139,7 @@ fn a_hundred_thousand_elements_are_one_transaction() {
         })
         .collect();
     times.sort_unstable();
-    println!("one lease put: median {:?}, 99 of 100 below {:?}", times[1500], times[2970]);
+    format!("median {:?}, 99 of 100 below {:?}", times[1500], times[2970])
 }
 
 fn put_present_absent_and_expiring(old_kernel: bool) {
@@ -164,6 +174,20 @@ fn put_present_absent_and_expiring(old_kernel: bool) {
     let error =
         kernel.commit(&[Op::PutElements(set, vec![lease(50, 1, 1000)]), Op::FlushChain(ident("nowhere"))]).unwrap_err();
     assert_eq!(error.op_index, Some(1), "{error}");
+}
+
+#[test]
+fn many_absent_elements_are_put_on_kernels_without_destroy() {
+    if !ready() {
+        return;
+    }
+    let _namespace = Namespace::new();
+    let mut kernel = with_leases(Options { old_kernel: true, own_table: false });
+    let leases: Vec<_> = (0..100_000).map(|number| lease(number, number, 3_600_000)).collect();
+    let start = Instant::now();
+    kernel.commit(&[Op::PutElements(ident("dst4"), leases)]).unwrap();
+    println!("100 000 absent leases put without destroy in {:?}", start.elapsed());
+    assert_eq!(kernel.elements("dst4").unwrap().expect("a set").len(), 100_000);
 }
 
 #[test]
@@ -230,7 +254,10 @@ fn what_was_committed_is_read_back() {
         return;
     }
     let _namespace = Namespace::new();
+    let mut watch = Watch::open(0).unwrap();
     assert_eq!(kernel().read().unwrap(), None);
+    assert_eq!(nft(&["list", "ruleset"], "").unwrap(), "", "opening leaves nothing behind");
+    assert_eq!(watch.try_next().unwrap(), None);
     assert_eq!(kernel().elements("dst4").unwrap(), None);
     assert_reads_back(&nft_tables::everything());
     let mut runner = TestRunner::new(Config { failure_persistence: None, ..Config::with_cases(64) });
@@ -272,15 +299,15 @@ fn a_foreign_change_is_seen_and_an_own_one_is_not() {
     let mut kernel = with_leases(Options::default());
     let mut watch = Watch::open(kernel.port()).unwrap();
     kernel.commit(&[Op::PutElements(ident("dst4"), vec![lease(1, 1, 60_000)])]).unwrap();
-    load("table inet other { chain c { } }");
+    load("table inet other { chain c { }\n}\n");
     assert_eq!(watch.try_next().unwrap(), None);
 
     nft(&["add", "element", "inet", "clawgress", "dst4", "{ 7 . 192.0.2.1 : 5 }"], "").unwrap();
-    let Event::Changed(process) = watch.next().unwrap() else { panic!("a change") };
+    let Event::Changed(process) = watch.wait().unwrap() else { panic!("a change") };
     assert_eq!(process.name, "nft");
     assert!(process.pid > 0);
     nft(&["flush", "ruleset"], "").unwrap();
-    assert!(matches!(watch.next().unwrap(), Event::Deleted(_)));
+    assert!(matches!(watch.wait().unwrap(), Event::Deleted(_)));
     assert_eq!(watch.try_next().unwrap(), None);
 }
 
@@ -294,12 +321,14 @@ fn lost_events_are_told() {
     // Not the writer's port: its changes count as foreign ones.
     let mut watch = Watch::open(0).unwrap();
     let leases: Vec<_> = (0..400_000).map(|number| lease(number, 1, 3_600_000)).collect();
+    let mut careful = Watch::open(kernel.port()).unwrap();
     kernel.commit(&[Op::AddElements(ident("dst4"), leases)]).unwrap();
     let mut lost = false;
     while let Some(event) = watch.try_next().unwrap() {
         lost |= event == Event::Lost;
     }
     assert!(lost);
+    assert_eq!(careful.try_next().unwrap(), None, "own changes take no room");
 }
 
 #[test]
@@ -330,7 +359,7 @@ fn an_owned_table_survives_others_and_its_owner() {
     nft(&["delete", "table", "inet", "clawgress"], "").unwrap_err();
     next.commit(&[Op::DelTable]).unwrap();
 
-    load("table inet clawgress { chain c { } }");
+    load("table inet clawgress { chain c { }\n}\n");
     let plain = next.commit(&[Op::AddTable]).unwrap_err();
     assert_eq!(plain.kind, ErrorKind::NotAdoptable, "{plain}");
     // Without owning, the plain table is fine.
@@ -344,13 +373,13 @@ fn foreign_notrack_and_flowtables_are_found() {
     }
     let _namespace = Namespace::new();
     let mut kernel = with_leases(Options::default());
-    load("table ip other { chain c { type filter hook prerouting priority raw; ip saddr 192.0.2.1 accept; } }");
+    load("table ip other { chain c { type filter hook prerouting priority raw; ip saddr 192.0.2.1 accept; }\n}\n");
     assert!(!kernel.foreign_notrack().unwrap());
     assert_eq!(kernel.foreign_flowtables().unwrap(), Vec::new());
-    load("table ip6 other { chain c { type filter hook prerouting priority raw; tcp dport 1 notrack; } }");
+    load("table ip6 other { chain c { type filter hook prerouting priority raw; tcp dport 1 notrack; }\n}\n");
     assert!(kernel.foreign_notrack().unwrap());
-    let flowtable = "table inet other { flowtable f { hook ingress priority 0; devices = { lo }; } }";
-    match nft(&["-f", "-"], &format!("{flowtable}\n")) {
+    let flowtable = "table inet other { flowtable f { hook ingress priority 0; devices = { lo }; }\n}\n";
+    match nft(&["-f", "-"], flowtable) {
         Ok(_) => {
             let found = kernel.foreign_flowtables().unwrap();
             assert_eq!((found[0].name.as_str(), &found[0].devices[..]), ("f", &["lo".to_owned()][..]));
@@ -400,8 +429,49 @@ fn a_comment_of_any_length_allowed_fits() {
     let chain = Chain { base: None, rules: vec![nft_tables::rule(Vec::new(), vec![Action::Verdict(Verdict::Drop)])] };
     let table =
         Table { sets: BTreeMap::from([(ident("r"), set.clone())]), chains: BTreeMap::from([(ident("c"), chain)]) };
-    kernel.commit(&diff(&Table::default(), &table)).unwrap();
+    kernel.commit(&diff(&Table::default(), &table).into_ops()).unwrap();
     let found = kernel.elements("r").unwrap().expect("a set");
     let found: BTreeMap<Key, Value> = found.into_iter().map(|(key, element)| (key, element.value)).collect();
     assert_eq!(found, set.elements);
+}
+
+#[test]
+fn counters_are_read_and_leave_fingerprints_alone() {
+    if !ready() {
+        return;
+    }
+    let _namespace = Namespace::new();
+    nft_namespace::loopback_up();
+    let mut kernel = kernel();
+    let spec = SetSpec {
+        key: KeyType::Mark,
+        data: DataType::Verdict,
+        interval: false,
+        timeout: true,
+        counter: true,
+        size: Some(64),
+    };
+    let value = Value { comment: Some("unmarked".into()), ..Value::plain(Data::Verdict(Verdict::Accept)) };
+    let set = Set { spec, elements: BTreeMap::from([(Key::Mark(0), value)]) };
+    let rule = nft_tables::rule(
+        vec![Cond::Proto(proto::UDP), Cond::Dport(9)],
+        vec![Action::Counter, Action::Vmap(Field::CtMark, ident("up"))],
+    );
+    let base = Base { kind: ChainType::Filter, hook: Hook::Output, priority: 0 };
+    let table = Table {
+        sets: BTreeMap::from([(ident("up"), set)]),
+        chains: BTreeMap::from([(ident("out"), Chain { base: Some(base), rules: vec![rule] })]),
+    };
+    kernel.commit(&from_nothing(&table)).unwrap();
+    let before = held(&mut kernel);
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for _ in 0..3 {
+        socket.send_to(&[0; 72], "127.0.0.1:9").unwrap();
+    }
+    let after = held(&mut kernel);
+    assert_eq!(fingerprints(&before), fingerprints(&after));
+    assert!(list().contains("counter packets 3 bytes 300"), "{}", list());
+    let element = &after.sets["up"].elements[&Key::Mark(0)];
+    assert_eq!((element.packets, element.bytes), (3, 300));
+    assert_eq!(element.value.comment.as_deref(), Some("unmarked"));
 }

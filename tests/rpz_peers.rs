@@ -3,7 +3,8 @@
 //! names above and below it, and names nobody wrote.
 //!
 //! The peers are Debian packages (`bind9-utils`, `unbound`, `bind9`). One that is missing is skipped loudly, and with
-//! `CI=true` that is a failure. Everything stays on the loopback interface.
+//! `CI=true` that is a failure, but for `bind9`: its installation takes port 53 of the machine, which not every machine
+//! can give. Everything here stays on the loopback interface, at ports that are free.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -34,12 +35,13 @@ const NOERROR: u8 = 0;
 const NXDOMAIN: u8 = 3;
 
 /// Where a program is; `None`, said loudly: it is not installed.
-fn program(name: &str, package: &str) -> Option<PathBuf> {
+fn program(name: &str, package: &str, optional: bool) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
     let mut places = path.split(':').chain(["/usr/sbin", "/sbin", "/usr/bin"]);
     let found = places.find_map(|place| Some(Path::new(place).join(name)).filter(|file| file.is_file()));
     if found.is_none() {
-        assert!(std::env::var("CI").as_deref() != Ok("true"), "{name} is missing: apt-get install {package}");
+        let may_miss = optional || std::env::var("CI").as_deref() != Ok("true");
+        assert!(may_miss, "{name} is missing: apt-get install {package}");
         eprintln!("SKIP: {name} is not installed (apt-get install {package}), so its part is not tested");
     }
     found
@@ -269,7 +271,7 @@ fn check_peer(start: impl Fn(&Policy, &[Zone], &Path, u16) -> Peer) {
 
 #[test]
 fn every_zone_is_a_valid_zone_file() {
-    let Some(binary) = program("named-checkzone", "bind9-utils") else { return };
+    let Some(binary) = program("named-checkzone", "bind9-utils", false) else { return };
     for policy in policies() {
         for zone in zones(&policy, 3) {
             let dir = tempfile::tempdir().unwrap();
@@ -285,12 +287,12 @@ fn every_zone_is_a_valid_zone_file() {
 
 #[test]
 fn unbound_answers_as_the_policy_decides() {
-    let Some(binary) = program("unbound", "unbound") else { return };
+    let Some(binary) = program("unbound", "unbound", false) else { return };
     check_peer(|policy, zones, dir, upstream| unbound(&binary, policy, zones, dir, upstream));
 }
 
 #[test]
 fn bind_answers_as_the_policy_decides() {
-    let Some(binary) = program("named", "bind9") else { return };
+    let Some(binary) = program("named", "bind9", true) else { return };
     check_peer(|policy, _, dir, upstream| bind(&binary, policy, dir, upstream));
 }

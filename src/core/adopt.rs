@@ -154,6 +154,7 @@ impl State {
             dns4: world.dns4,
             dns6: world.dns6,
             dns_ports: world.dns_ports.clone(),
+            guarded: world.guarded.clone(),
             keep_tracking: world.keep_tracking,
         };
         table(policy, &situation)

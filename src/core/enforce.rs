@@ -53,6 +53,7 @@ impl State {
             dns4: world.dns4,
             dns6: world.dns6,
             dns_ports: world.dns_ports.clone(),
+            guarded: world.guarded.clone(),
             keep_tracking: world.keep_tracking,
         };
         // Built once to see whose rules change, then for good with the consequences of that.

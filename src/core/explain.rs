@@ -299,7 +299,7 @@ mod tests {
         let name = domain::name("api.example.com").unwrap();
         let agent = policy.hosts.keys().find(|host| host.as_str() == "agent-1");
         let lease = Leased { host: agent, name: &name, address: "8.8.8.8".parse().unwrap() };
-        let got = explain(&policy, &question(AGENT, "8.8.8.8", Some(443)), &[lease.clone()]).unwrap();
+        let got = explain(&policy, &question(AGENT, "8.8.8.8", Some(443)), std::slice::from_ref(&lease)).unwrap();
         is(&got, Verdict::Allow, Reason::Allowed, Some("/allow/domains/0"), "an answer for api.example.com gave it");
         assert_eq!(got.domain.as_deref(), Some("api.example.com"));
         let got = explain(&policy, &question(OTHER, "8.8.8.8", Some(443)), &[lease]).unwrap();

@@ -27,6 +27,8 @@ pub struct World {
     pub dns6: DnsDoor,
     /// The ports on which our DNS listens.
     pub dns_ports: BTreeSet<u16>,
+    /// Interfaces behind which policed sources live.
+    pub guarded: BTreeSet<String>,
     /// Whether another table switches tracking off.
     pub keep_tracking: bool,
     /// The gateway's own addresses.

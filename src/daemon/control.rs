@@ -157,7 +157,7 @@ async fn answer(request: Request, office: &Arc<Office>) -> Response {
 fn changed(result: Result<Accepted, Rejected>, word: &str) -> Response {
     match result {
         Ok(accepted) => {
-            info!("{word}: revision {} is in force", accepted.revision);
+            info!("{word}: revision {} is in force; {} classes of flows were cut", accepted.revision, accepted.cut);
             for sentence in &accepted.trouble {
                 warn!("{sentence}");
             }
@@ -189,20 +189,14 @@ async fn rpz(office: &Arc<Office>, host: Option<&str>) -> Response {
     };
     let policy = &current.policy;
     let revision = current.meta.revision;
-    let Some(host) = host else {
-        return Response::done(Text { text: crate::plan::rpz::render(policy, revision) });
+    let only = match host {
+        None => None,
+        Some(host) => match policy.hosts.keys().find(|name| name.as_str() == host) {
+            Some(name) => Some(name),
+            None => return Response::failed(format!("the policy has no host {host}; `clawgress show` lists them")),
+        },
     };
-    let Some(name) = policy.hosts.keys().find(|name| name.as_str() == host) else {
-        return Response::failed(format!("the policy has no host {host}; `clawgress show` lists them"));
-    };
-    let wanted = crate::plan::rpz::order(policy, Some(name));
-    let zones = crate::plan::rpz::zones(policy, revision);
-    let text: String = wanted
-        .iter()
-        .filter_map(|wanted| zones.iter().find(|zone| zone.name == *wanted))
-        .map(|zone| zone.text.as_str())
-        .collect();
-    Response::done(Text { text })
+    Response::done(Text { text: crate::plan::rpz::render(policy, revision, only) })
 }
 
 async fn teardown(office: &Arc<Office>) -> Response {

@@ -20,7 +20,7 @@ use crate::plan::ops::{Op, Table, diff};
 use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
 
-use super::{blame, held};
+use super::{blame, held, world};
 
 /// Requests that may wait for the gate; beyond it answers fail at once instead of piling up.
 const QUEUE: usize = 8192;
@@ -204,7 +204,9 @@ impl Gate {
     /// The kernel refused; what was enforced stays enforced.
     pub fn enforce(&mut self, policy: &Arc<Policy>, revision: u64) -> Result<Applied, Refused> {
         let now = self.now();
-        let pending = self.state.enforce(policy, &self.world, revision, now);
+        let world = World { guarded: world::guarded(policy), ..self.world.clone() };
+        let pending = self.state.enforce(policy, &world, revision, now);
+        self.world = world;
         if let Err(error) = self.kernel.commit(&pending.ops) {
             return self.refused(pending, error, policy);
         }

@@ -10,7 +10,7 @@ use tokio::sync::{Mutex, watch as channel};
 use tracing::{error, info, warn};
 
 use super::control::{self, Office};
-use super::gate::{Gate, Handle};
+use super::gate::Gate;
 use super::revisions::Revisions;
 use super::{held, watch, world};
 use crate::dns;
@@ -146,9 +146,10 @@ fn open_gate(settings: &Settings, store: &Store, listen: &[SocketAddr]) -> anyho
         }
         kernel = Kernel::open(Options { own_table: false, ..Options::default() })?;
     }
-    let world = world::look(&mut kernel, listen, settings.dns.redirect);
+    let last = last_policy(store);
+    let world = world::look(&mut kernel, listen, settings.dns.redirect, last.as_ref());
     let judge = Arc::new(ArcSwapOption::<Snapshot>::empty());
-    let gate = Gate::open(kernel, world, last_policy(store).as_ref(), judge)?;
+    let gate = Gate::open(kernel, world, last.as_ref(), judge)?;
     Ok((gate, owned))
 }
 

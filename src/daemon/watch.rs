@@ -27,7 +27,10 @@ pub async fn world(gate: Handle, listen: Vec<SocketAddr>, redirect: bool, stoppe
             let listen = Arc::clone(&listen);
             let result = gate
                 .run(move |gate| {
-                    let fresh = world::look(gate.kernel(), &listen, redirect);
+                    let fresh = {
+                        let policy = gate.policy.clone();
+                        world::look(gate.kernel(), &listen, redirect, policy.as_deref())
+                    };
                     let now = gate.now();
                     gate.state.sweep(now);
                     gate.meet(fresh)
@@ -65,7 +68,7 @@ pub fn table(gate: Handle) {
             if !repair(&runtime, &gate, None) {
                 return;
             }
-            while let Ok(event) = watch.next() {
+            while let Ok(event) = watch.wait() {
                 std::thread::sleep(SETTLE);
                 while matches!(watch.try_next(), Ok(Some(_))) {}
                 if !repair(&runtime, &gate, Some(&event)) {

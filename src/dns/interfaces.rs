@@ -58,6 +58,15 @@ pub(super) fn is_local(address: IpAddr) -> bool {
     address.is_loopback() || owners().any(|(_, own)| own == address)
 }
 
+/// An IPv6 address of this machine that is good beyond one link.
+#[cfg(test)]
+pub(super) fn routable_v6() -> Option<Ipv6Addr> {
+    owners().find_map(|(_, address)| match address {
+        IpAddr::V6(v6) if !v6.is_loopback() && !v6.is_unicast_link_local() => Some(v6),
+        _ => None,
+    })
+}
+
 fn owners() -> impl Iterator<Item = (String, IpAddr)> {
     let all = getifaddrs().into_iter().flatten();
     all.filter_map(|entry| Some((entry.interface_name, ip(&entry.address?)?)))

@@ -152,14 +152,14 @@ impl<J: Judge, L: Leaser> Service<J, L> {
             // The policy may have changed while the upstream was asked: the one in force now has the say.
             let (judge, host, decision) = match self.rule(&query, &client) {
                 Ruling::Reply(bytes) => return bytes,
-                Ruling::Unpoliced(_) => return reply::answer(&query, Answer::unpoliced(&upstream, age)),
+                Ruling::Unpoliced(_) => return reply::answer(&query, Answer::unpoliced(&query.name, &upstream, age)),
                 Ruling::Allowed(judge, host, decision) => (judge, host, decision),
             };
             match self.answer(&query, (&upstream, age), &*judge, host, &decision).await {
                 Ok(bytes) => return bytes,
                 // Nothing is enforced on the host: its packets pass without a lease.
                 Err(_) if decision.mode == Mode::Monitor => {
-                    return reply::answer(&query, Answer::unpoliced(&upstream, age));
+                    return reply::answer(&query, Answer::unpoliced(&query.name, &upstream, age));
                 }
                 Err(LeaseError::Stale) => continue,
                 Err(error) => return self.not_leased(&query, &error),

@@ -16,6 +16,7 @@ use hickory_net::{BufDnsStreamHandle, DnsStreamHandle};
 use hickory_proto::op::SerialMessage;
 use hickory_server::server::TimeoutStream;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 use super::counters::Counters;
 use super::interfaces::by_route;
@@ -67,17 +68,24 @@ async fn converse<J: Judge, L: Leaser>(
     let client = Client { source: peer.ip().to_canonical(), interface: by_route(peer) };
     let (framed, answers) = Framed::from_stream_with_buffer_size(AsyncIoTokioAsStd(stream), peer, MAX_UNREAD);
     let mut queries = TimeoutStream::new(framed, IDLE);
-    while let Some(Ok(packet)) = queries.next().await {
+    // They end with the connection: nobody reads their answers any more.
+    let mut waiting = JoinSet::new();
+    while let Some(packet) = queries.next().await {
+        let Ok(packet) = packet else { return };
+        while waiting.try_join_next().is_some() {}
         match service.take(packet.bytes(), client.clone(), Transport::Tcp) {
             // Whoever sends what is no query has no business here.
             Step::Drop => return,
             Step::Ready(bytes) => send(answers.clone(), peer, bytes),
             Step::Later(work) => {
                 let answers = answers.clone();
-                tokio::spawn(async move { send(answers, peer, work.await) });
+                waiting.spawn(async move { send(answers, peer, work.await) });
             }
         }
     }
+    // The client has nothing more to ask but may still listen; the last poll writes what is left.
+    while waiting.join_next().await.is_some() {}
+    let _ = queries.next().await;
 }
 
 fn send(mut answers: BufDnsStreamHandle, peer: SocketAddr, bytes: Vec<u8>) {

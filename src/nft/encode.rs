@@ -7,6 +7,7 @@ use super::error::{KernelError, describe};
 use super::exprs;
 use super::library::Library;
 use super::message::{CREATE, INET, Writer};
+use super::pieces::c_text;
 use super::uapi::{self, chain, msg, set, table};
 use crate::plan::ir::{Key, Rule, TABLE, Value};
 use crate::plan::ops::Op;
@@ -108,7 +109,7 @@ impl Encoder<'_> {
             }
             Op::DelTable => self.named(msg::DEL_TABLE, None),
             Op::AddChain(name, base) => {
-                let name = exprs::c_text(checked(name)?)?;
+                let name = c_text(checked(name)?)?;
                 let message = self.library.add_chain(&name, base.as_ref(), self.writer.next_sequence());
                 self.writer.whole(message);
             }
@@ -147,7 +148,7 @@ impl Encoder<'_> {
     }
 
     fn rule(&mut self, chain: &str, rule: &Rule) -> Result<(), String> {
-        let chain = exprs::c_text(checked(chain)?)?;
+        let chain = c_text(checked(chain)?)?;
         if rule.comment.len() > MAX_RULE_COMMENT {
             return Err(format!("its comment has more than {MAX_RULE_COMMENT} octets; shorten it"));
         }

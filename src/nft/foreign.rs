@@ -110,3 +110,49 @@ fn devices(attrs: Attrs<'_>) -> Vec<String> {
         .map(str::to_owned)
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::Writer;
+    use super::*;
+
+    /// An expression as `NFTA_EXPR_*` attributes, with what `target` writes into its data.
+    fn expression(name: &str, target: impl FnOnce(&mut Writer)) -> Vec<u8> {
+        let mut writer = Writer::new(1);
+        writer.text(rule::EXPR_NAME, name);
+        let data = writer.open(rule::EXPR_DATA);
+        target(&mut writer);
+        writer.close(data);
+        writer.octets
+    }
+
+    fn target(name: &str, flags: u16) -> Vec<u8> {
+        expression("target", |writer| {
+            writer.text(1, name);
+            writer.attr(3, &[&flags.to_ne_bytes()[..], &[0; 30]].concat());
+        })
+    }
+
+    #[test]
+    fn every_way_to_untrack_is_known() {
+        assert!(untracks(Attrs(&expression("notrack", |_| {}))));
+        assert!(untracks(Attrs(&target("CT", 1))));
+        assert!(untracks(Attrs(&target("NOTRACK", 0))));
+        assert!(!untracks(Attrs(&target("CT", 2))));
+        assert!(!untracks(Attrs(&target("MARK", 1))));
+        assert!(!untracks(Attrs(&expression("ct", |_| {}))));
+    }
+
+    #[test]
+    fn the_devices_of_a_flowtable_are_read() {
+        let mut writer = Writer::new(1);
+        let hook = writer.open(flowtable::HOOK);
+        writer.u32(1, 0);
+        let list = writer.open(flowtable::HOOK_DEVICES);
+        writer.text(flowtable::DEVICE, "eth0");
+        writer.text(flowtable::DEVICE, "eth1");
+        writer.close(list);
+        writer.close(hook);
+        assert_eq!(devices(Attrs(&writer.octets)), ["eth0", "eth1"]);
+    }
+}

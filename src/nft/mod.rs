@@ -10,6 +10,7 @@ mod foreign;
 mod held;
 mod library;
 mod message;
+mod pieces;
 mod read;
 mod socket;
 mod uapi;
@@ -37,7 +38,8 @@ const TRIES: usize = 16;
 /// How to use the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Own the table, where the kernel can: nobody else changes or flushes it, and it outlives this process.
+    /// Own the table, where the kernel can: nobody else changes or flushes it, and it outlives this process. A later
+    /// process takes it over with [`Op::AddTable`]; until then anybody can change it.
     pub own_table: bool,
     /// Do without what only newer kernels have, to look for faults and to test.
     pub old_kernel: bool,
@@ -111,8 +113,8 @@ impl Kernel {
             if batch.is_empty() {
                 return Ok(());
             }
-            self.sequence = batch.next;
-            let refusals = match self.socket.transact(&batch.octets, batch.last)? {
+            let begin = std::mem::replace(&mut self.sequence, batch.next);
+            let refusals = match self.socket.transact(&batch.octets, begin, batch.last)? {
                 Outcome::Done => return Ok(()),
                 Outcome::Refused(refusals) => refusals,
             };
@@ -181,8 +183,8 @@ impl Kernel {
         writer.acknowledge_last();
         let last = writer.next_sequence().wrapping_sub(1);
         writer.batch_mark(libc::NFNL_MSG_BATCH_END);
-        self.sequence = writer.next_sequence();
-        match self.socket.transact(&writer.octets, last)? {
+        let begin = std::mem::replace(&mut self.sequence, writer.next_sequence());
+        match self.socket.transact(&writer.octets, begin, last)? {
             Outcome::Done => Ok(Vec::new()),
             Outcome::Refused(refusals) => Ok(refusals),
         }

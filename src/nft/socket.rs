@@ -111,6 +111,38 @@ impl Socket {
         self.allow(FIRST_SEND_BUFFER)
     }
 
+    /// Lets the kernel leave out events that the socket with that port caused, before they take room in the buffer:
+    /// loading a large set must not look like lost events.
+    pub(super) fn ignore(&mut self, port: u32) -> Result<(), KernelError> {
+        /// Where `struct nlmsghdr` has the port.
+        const PORT: u32 = 12;
+        let code = |code: u32| code as u16;
+        let load = code(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS);
+        let equal = code(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K);
+        let end = code(libc::BPF_RET | libc::BPF_K);
+        let mut program = [
+            libc::sock_filter { code: load, jt: 0, jf: 0, k: PORT },
+            // The filter loads in network byte order.
+            libc::sock_filter { code: equal, jt: 0, jf: 1, k: u32::from_be_bytes(port.to_ne_bytes()) },
+            libc::sock_filter { code: end, jt: 0, jf: 0, k: 0 },
+            libc::sock_filter { code: end, jt: 0, jf: 0, k: u32::MAX },
+        ];
+        let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        // SAFETY: the kernel copies the program, whose length is the one given, before the call returns.
+        let result = unsafe {
+            libc::setsockopt(
+                self.inner.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const filter).cast(),
+                size_of_val(&filter) as libc::socklen_t,
+            )
+        };
+        Errno::result(result)
+            .map(drop)
+            .map_err(|errno| KernelError::socket("filter events of the packet filter", errno))
+    }
+
     /// Subscribes to a group of events.
     pub(super) fn join(&mut self, group: u32) -> Result<(), KernelError> {
         self.option(Membership, &group, "subscribe to changes of the packet filter")
@@ -167,8 +199,9 @@ impl Socket {
         while !matches!(self.receive(), Ok(None)) {}
     }
 
-    /// Sends a batch and reads the answers; `last` is the number of the message that asks for one.
-    pub(super) fn transact(&mut self, octets: &[u8], last: u32) -> Result<Outcome, KernelError> {
+    /// Sends a batch and reads the answers; `begin` is the number of its first message, `last` of the message that asks
+    /// for an answer, behind which only the batch's end stands.
+    pub(super) fn transact(&mut self, octets: &[u8], begin: u32, last: u32) -> Result<Outcome, KernelError> {
         self.send(octets)?;
         let mut refusals = Vec::new();
         let mut done = false;
@@ -184,6 +217,10 @@ impl Socket {
                 Err(errno) => return Err(KernelError::socket("read the kernel's answer", errno)),
             };
             for message in Messages(datagram) {
+                // Not an answer to an earlier question that was given up.
+                if message.sequence.wrapping_sub(begin) > last.wrapping_sub(begin) + 1 {
+                    continue;
+                }
                 match answer(&message) {
                     Some(Ok(())) => done |= message.sequence == last,
                     Some(Err(refusal)) => refusals.push(refusal),

@@ -69,6 +69,8 @@ pub(super) mod set {
     pub(crate) const ID: u16 = 10;
     pub(crate) const USERDATA: u16 = 13;
     pub(crate) const EXPR: u16 = 17;
+    /// How many elements it has, in newer kernels.
+    pub(crate) const COUNT: u16 = 20;
     pub(crate) const DESC_SIZE: u16 = 1;
     /// Flags.
     pub(crate) const INTERVAL: u32 = 4;

@@ -35,7 +35,6 @@ pub struct Process {
 #[derive(Debug)]
 pub struct Watch {
     socket: Socket,
-    writer: u32,
     seen: Seen,
     waiting: std::collections::VecDeque<Event>,
 }
@@ -49,22 +48,23 @@ enum Seen {
 }
 
 impl Watch {
-    /// Listens to everybody but the writer with that port ([`super::Kernel::port`]).
+    /// Listens to everybody but the writer with that port ([`super::Kernel::port`]; 0: also to that one).
     ///
     /// # Errors
     /// [`super::ErrorKind::NotPermitted`] without CAP_NET_ADMIN.
     pub fn open(writer: u32) -> Result<Self, KernelError> {
         let mut socket = Socket::open()?;
         socket.enlarge()?;
+        socket.ignore(writer)?;
         socket.join(libc::NFNLGRP_NFTABLES as u32)?;
-        Ok(Self { socket, writer, seen: Seen::Nothing, waiting: std::collections::VecDeque::new() })
+        Ok(Self { socket, seen: Seen::Nothing, waiting: std::collections::VecDeque::new() })
     }
 
     /// Waits for an event as long as it takes.
     ///
     /// # Errors
     /// The socket's; it is of no use then.
-    pub fn next(&mut self) -> Result<Event, KernelError> {
+    pub fn wait(&mut self) -> Result<Event, KernelError> {
         loop {
             if let Some(event) = self.try_next()? {
                 return Ok(event);
@@ -80,7 +80,7 @@ impl Watch {
     /// The next event if there is one; use it when the descriptor is readable, until it gives `None`.
     ///
     /// # Errors
-    /// As [`Watch::next`].
+    /// As [`Watch::wait`].
     pub fn try_next(&mut self) -> Result<Option<Event>, KernelError> {
         loop {
             if let Some(event) = self.waiting.pop_front() {
@@ -90,9 +90,7 @@ impl Watch {
                 Ok(None) => return Ok(None),
                 Ok(Some(datagram)) => {
                     for message in Messages(datagram) {
-                        if message.port != self.writer {
-                            self.waiting.extend(take(&mut self.seen, &message));
-                        }
+                        self.waiting.extend(take(&mut self.seen, &message));
                     }
                 }
                 Err(Errno::ENOBUFS) => {

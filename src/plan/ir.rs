@@ -134,17 +134,6 @@ pub enum Cond {
         /// True: the condition holds when the set lacks it.
         negate: bool,
     },
-    /// `FIELD map @map OP value`: what the map gives for the field, compared.
-    Mapped {
-        /// What is looked up.
-        field: Field,
-        /// In which map (data: mark).
-        map: Ident,
-        /// How the result is compared.
-        op: Op,
-        /// With what.
-        value: u32,
-    },
     /// `ct original proto-dst N`.
     FlowPort(u16),
     /// `th dport N` of a TCP or UDP packet (a `Proto` condition stands before it).

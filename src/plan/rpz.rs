@@ -9,10 +9,10 @@
 //! 2. `VIEW.allow.rpz.clawgress.`: what the allowlist names;
 //! 3. `deny.rpz.clawgress.`: everything.
 //!
-//! The same rule of wildcards bites inside a zone, so each zone is closed under it: [`close`].
+//! The same rule of wildcards bites inside a zone, so each zone is closed under it.
 //! Zones speak of names only. Ports, addresses and denied links inside a CNAME chain need the gateway itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
@@ -104,12 +104,13 @@ pub fn order(policy: &Policy, host: Option<&HostName>) -> Vec<String> {
     denied.into_iter().chain([allow_zone(policy, host), format!("deny.{SUFFIX}")]).collect()
 }
 
-/// Everything as one text: who uses which zones, then the zones. Not itself a zone file; each part between the
-/// separators is one.
+/// One text for people: who uses which zones, then the zones. Not itself a zone file; each part between the separators
+/// is one. `only`: the view of that host; `None`: all views.
 #[must_use]
-pub fn render(policy: &Policy, revision: u64) -> String {
+pub fn render(policy: &Policy, revision: u64, only: Option<&HostName>) -> String {
     let mut out = format!("; the names of revision {revision} as response-policy zones; first match in this order:\n");
-    for host in policy.hosts.keys().map(Some).chain([None]) {
+    let mut shown = BTreeSet::new();
+    for host in policy.hosts.keys().map(Some).chain([None]).filter(|host| only.is_none() || *host == only) {
         let who = match host.and_then(|name| Some((name, policy.hosts.get(name)?))) {
             Some((name, host)) => {
                 let sources: Vec<String> = host.sources.entries.iter().map(ToString::to_string).collect();
@@ -117,12 +118,14 @@ pub fn render(policy: &Policy, revision: u64) -> String {
             }
             None => "sources in no host".to_owned(),
         };
-        let _ = writeln!(out, ";   {who}: {}", order(policy, host).join(" "));
+        let names = order(policy, host);
+        let _ = writeln!(out, ";   {who}: {}", names.join(" "));
+        shown.extend(names);
     }
     out.push_str(
         "; ports, addresses and denied links of CNAME chains cannot be said in zones; the gateway minds them\n",
     );
-    for zone in zones(policy, revision) {
+    for zone in zones(policy, revision).iter().filter(|zone| shown.contains(&zone.name)) {
         let _ = write!(out, "\n; ---- zone {} ----\n{}", zone.name, zone.text);
     }
     out
@@ -372,9 +375,16 @@ mod tests {
 
     #[test]
     fn the_rendering_says_who_uses_what() {
-        let policy = policy(r#"{"version": 1, "hosts": {"a.b": {"sources": ["192.0.2.1", "192.0.2.8/29"]}}}"#);
-        let text = render(&policy, 3);
+        let policy = policy(
+            r#"{"version": 1, "hosts": {"a.b": {"sources": ["192.0.2.1", "192.0.2.8/29"]},
+            "own": {"sources": ["192.0.2.2"], "allow": {"domains": []}}}}"#,
+        );
+        let text = render(&policy, 3, None);
         assert!(text.contains(";   a.b (192.0.2.1/32, 192.0.2.8/29): global.allow.rpz.clawgress. deny."), "{text}");
         assert!(text.contains("\n; ---- zone deny.rpz.clawgress. ----\n"), "{text}");
+        assert!(text.contains("; ---- zone own.allow.rpz.clawgress. ----\n"), "{text}");
+        let own = policy.hosts.keys().find(|host| host.as_str() == "own");
+        let text = render(&policy, 3, own);
+        assert!(!text.contains("a.b") && !text.contains("global") && text.contains("zone own.allow."), "{text}");
     }
 }

@@ -199,12 +199,6 @@ impl Walk<'_> {
                 Some(key) => self.table.sets.get(set).is_some_and(|set| find(set, key).is_some() != *negate),
                 None => false,
             },
-            Cond::Mapped { field, map, op, value } => {
-                match self.key(*field).and_then(|key| find(self.table.sets.get(map)?, key)) {
-                    Some(Data::Mark(mark)) => compare(mark, *op, *value),
-                    _ => false,
-                }
-            }
             Cond::FlowPort(port) => packet.tracked.is_some_and(|t| t.port == *port),
             Cond::Dport(port) => matches!(packet.protocol, proto::TCP | proto::UDP) && packet.dport == *port,
             Cond::IcmpType(family, kind) => Family::of(packet.tuple.source) == *family && packet.icmp_type == *kind,

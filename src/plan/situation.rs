@@ -32,6 +32,9 @@ pub struct Situation {
     pub dns6: DnsDoor,
     /// The ports on which our DNS listens.
     pub dns_ports: BTreeSet<u16>,
+    /// Interfaces behind which policed sources live. What comes in by them with a source that has no route back by them
+    /// is dropped, so that nobody there can pass for somebody else, in scope or out of it.
+    pub guarded: BTreeSet<String>,
     /// Whether another table switches connection tracking off, so that ours must hold it on.
     pub keep_tracking: bool,
 }

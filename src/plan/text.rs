@@ -3,8 +3,7 @@
 //! For people, for the rescue path without the daemon, and as the second opinion about the netlink encoder: a table
 //! sent by netlink and its text loaded by `nft` list identically (`tests/nft_encoder.rs`).
 //!
-//! Two limits of nft 1.0.6: it lists but does not read [`Cond::Mapped`] (`FIELD map @m == N`), and it reads
-//! `ct original proto-dst` only behind a `meta l4proto` in the same rule.
+//! nft 1.0.6 reads `ct original proto-dst` only behind a `meta l4proto` in the same rule.
 
 use std::fmt::Write;
 use std::net::IpAddr;
@@ -221,10 +220,6 @@ fn condition(cond: &Cond) -> String {
         Cond::Oif(name) => format!("oifname \"{name}\""),
         Cond::In { field, set, negate } => {
             format!("{} {}@{set}", field_words(*field), if *negate { "!= " } else { "" })
-        }
-        Cond::Mapped { field, map, op, value } => {
-            let op = if *op == Op::Eq { "== " } else { operator(*op) };
-            format!("{} map @{map} {op}{value:#010x}", field_words(*field))
         }
         Cond::FlowPort(port) => format!("ct original proto-dst {port}"),
         Cond::Dport(port) => format!("th dport {port}"),

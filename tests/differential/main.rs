@@ -31,6 +31,7 @@ fn world() -> World {
         dns4: DnsDoor::Redirect(53),
         dns6: DnsDoor::Redirect(53),
         dns_ports: BTreeSet::from([53]),
+        guarded: BTreeSet::new(),
         keep_tracking: false,
         own: BTreeSet::new(),
     }

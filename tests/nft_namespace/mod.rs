@@ -37,6 +37,12 @@ impl Namespace {
     }
 }
 
+/// Gives the thread's namespace a working 127.0.0.1.
+pub fn loopback_up() {
+    let done = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("ip starts");
+    assert!(done.success());
+}
+
 /// Runs `nft` in the thread's namespace; `Err`: what it complained of.
 pub fn nft(arguments: &[&str], input: &str) -> Result<String, String> {
     let mut child = Command::new("nft")
@@ -57,7 +63,7 @@ pub fn nft(arguments: &[&str], input: &str) -> Result<String, String> {
 
 /// Loads a ruleset.
 pub fn load(text: &str) {
-    if let Err(complaint) = nft(&["-f", "-"], &format!("{text}\n")) {
+    if let Err(complaint) = nft(&["-f", "-"], text) {
         panic!("nft refused:\n{complaint}\n{text}");
     }
 }

@@ -229,25 +229,6 @@ pub fn everything() -> Table {
     table
 }
 
-/// Conditions on what a map gives.
-pub fn mapped() -> Table {
-    let mut table = Table::default();
-    let mut rules = Vec::new();
-    for family in Family::BOTH {
-        let key = KeyType::Address(family);
-        let map = set_name(key, DataType::Mark, true);
-        let elements = some_elements(key, DataType::Mark, true);
-        table.sets.insert(map.clone(), Set { spec: plain_spec(key, DataType::Mark, true), elements });
-        for op in [Op::Eq, Op::Ne, Op::Ge] {
-            let field = Field::Ct(Direction::Original, family, End::Source);
-            let cond = Cond::Mapped { field, map: map.clone(), op, value: 0x10 };
-            rules.push(rule(vec![cond], vec![Action::Verdict(Verdict::Accept)]));
-        }
-    }
-    table.chains.insert(ident("trials"), Chain { base: None, rules });
-    table
-}
-
 pub fn some_elements(key: KeyType, data: DataType, interval: bool) -> BTreeMap<Key, Value> {
     let value = Value::plain(match data {
         DataType::None => Data::None,

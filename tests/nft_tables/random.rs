@@ -110,7 +110,7 @@ fn field_family(field: Field) -> Option<Family> {
 fn cond_family(cond: &Cond) -> Option<Family> {
     match cond {
         Cond::Family(family) => Some(*family),
-        Cond::In { field, .. } | Cond::Mapped { field, .. } => field_family(*field),
+        Cond::In { field, .. } => field_family(*field),
         _ => None,
     }
 }
@@ -221,7 +221,7 @@ fn used_sets(table: &Table) -> BTreeSet<Ident> {
     let mut used = BTreeSet::new();
     for rule in table.chains.values().flat_map(|chain| &chain.rules) {
         used.extend(rule.conds.iter().filter_map(|cond| match cond {
-            Cond::In { set, .. } | Cond::Mapped { map: set, .. } => Some(set.clone()),
+            Cond::In { set, .. } => Some(set.clone()),
             _ => None,
         }));
         used.extend(rule.actions.iter().filter_map(|action| match action {

@@ -28,8 +28,6 @@ const MAX_CHAIN: usize = 16;
 const MAX_ADDRESSES: usize = 256;
 /// For how long "there is nothing" may be remembered, in seconds: long minimums hide names that came back.
 pub const NEGATIVE_TTL: std::ops::RangeInclusive<u32> = 1..=60;
-/// RRSIG (RFC 4034), which this build of hickory does not know by name.
-const RRSIG: RecordType = RecordType::Unknown(46);
 
 /// The question that an answer belongs to, with what was decided on it.
 #[derive(Clone, Copy, Debug)]
@@ -105,10 +103,13 @@ impl Filtered {
 
 impl Answer {
     /// An answer to somebody whom no policy is enforced on: out of scope, or a host in monitor mode.
-    pub(super) fn unpoliced(upstream: &Message, age: u32) -> Self {
+    pub(super) fn unpoliced(asked: &WireName, upstream: &Message, age: u32) -> Self {
         let aged = |records: &[Record]| {
             let mut records = records.to_vec();
-            records.iter_mut().for_each(|record| record.ttl = record.ttl.saturating_sub(age));
+            for record in &mut records {
+                record.ttl = record.ttl.saturating_sub(age);
+                respell(record, asked);
+            }
             records
         };
         Self {
@@ -185,7 +186,8 @@ impl<J: Judge + ?Sized> Filter<'_, J> {
         let mut records: Vec<Record> = Vec::new();
         let mut data = 0_usize;
         for record in upstream.answers.iter().filter(|record| record.dns_class == DNSClass::IN) {
-            if let Some(kept) = self.keep(record) {
+            if let Some(mut kept) = self.keep(record) {
+                respell(&mut kept, self.asked.name);
                 data += usize::from(kept.record_type() == self.asked.kind);
                 records.push(kept);
             }
@@ -196,7 +198,7 @@ impl<J: Judge + ?Sized> Filter<'_, J> {
             return Outcome::Block(decision, subject);
         }
         if self.changed {
-            records.retain(|record| record.record_type() != RRSIG);
+            records.retain(|record| record.record_type() != RecordType::RRSIG);
         }
         let authorities = if data == 0 { self.proof_of_nothing(upstream, age) } else { Vec::new() };
         let cap = MAX_LEASE.as_secs() as u32;
@@ -212,8 +214,10 @@ impl<J: Judge + ?Sized> Filter<'_, J> {
         let place = self.chain.iter().position(|name| *name == record.name)?;
         let last = place + 1 == self.chain.len();
         let kind = record.record_type();
-        if kind == RRSIG {
-            return self.asked.dnssec_ok.then(|| record.clone());
+        if kind == RecordType::RRSIG {
+            let wanted = self.asked.dnssec_ok
+                && covered(record).is_some_and(|kind| kind == RecordType::CNAME || last && kind == self.asked.kind);
+            return wanted.then(|| record.clone());
         }
         if let (RData::CNAME(target), false) = (&record.data, last) {
             return (target.0 == self.chain[place + 1]).then(|| record.clone());
@@ -296,4 +300,19 @@ impl<J: Judge + ?Sized> Filter<'_, J> {
 pub(super) fn negative_ttl(soa: &Record) -> u32 {
     let minimum = if let RData::SOA(data) = &soa.data { data.minimum } else { 0 };
     soa.ttl.min(minimum).clamp(*NEGATIVE_TTL.start(), *NEGATIVE_TTL.end())
+}
+
+/// Gives the records of the name asked for the client's spelling: upstream saw a scrambled one.
+fn respell(record: &mut Record, asked: &WireName) {
+    if record.name == *asked {
+        record.name = asked.clone();
+    }
+}
+
+/// The type that a signature is for (RFC 4034 section 3.1.1); this build of hickory leaves signatures as octets.
+fn covered(signature: &Record) -> Option<RecordType> {
+    match &signature.data {
+        RData::Unknown { rdata, .. } => rdata.anything.first_chunk().map(|kind| u16::from_be_bytes(*kind).into()),
+        _ => None,
+    }
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::svcb::{Alpn, EchConfigList, IpHint, Mandatory, SvcParamKey, SvcParamValue};
-use hickory_proto::rr::rdata::{A, AAAA, HTTPS, MX, SVCB};
+use hickory_proto::rr::rdata::{A, AAAA, HTTPS, MX, NULL, SVCB};
 use hickory_proto::rr::{RData, Record, RecordType};
 
 use super::doubles::{Table, name};
@@ -15,7 +15,13 @@ use crate::core::lease::HostId;
 use crate::policy::model::Mode;
 
 async fn with(table: Table, records: Vec<Record>) -> (Gateway, Upstream) {
-    let upstream = Upstream::start(move |asked, _| now(reply(asked, records.clone()))).await;
+    let upstream = Upstream::start(move |asked, _| {
+        let mut records = records.clone();
+        let owner = &asked.queries[0].name;
+        records.iter_mut().filter(|record| record.name == *owner).for_each(|record| record.name = owner.clone());
+        now(reply(asked, records))
+    })
+    .await;
     (Gateway::start(table, &[&upstream]), upstream)
 }
 
@@ -37,6 +43,7 @@ async fn an_allowed_name_is_leased_and_told() {
     let answer = gateway.a("AlloweD.example").await;
     assert_eq!(told(&answer), ["192.0.2.2", "192.0.2.1"], "the upstream's order");
     assert!(answer.metadata.recursion_available && answer.queries[0].name.eq_case(&n("AlloweD.example")));
+    assert!(answer.answers.iter().all(|record| record.name.eq_case(&n("AlloweD.example"))), "there too");
     let requests = gateway.kernel.asked();
     assert_eq!(requests.len(), 1);
     assert_eq!((requests[0].revision, requests[0].host), (1, HostId(2)));
@@ -64,6 +71,7 @@ async fn a_chain_is_followed_and_the_rest_is_dropped() {
     assert_eq!(leased(&gateway), ["192.0.2.9"]);
     assert_eq!(gateway.kernel.asked()[0].ttl.as_secs(), 60);
     assert_eq!(gateway.kernel.asked()[0].name, name("allowed.example"));
+    assert_eq!(gateway.kernel.asked()[0].links, [name("one.cdn.example"), name("two.cdn.example")]);
 }
 
 #[tokio::test]
@@ -213,6 +221,38 @@ async fn monitor_mode_lets_everything_pass() {
     assert_eq!(told(&gateway.a("allowed.example").await), ["bad.example.", "192.168.0.1"]);
     let table = Table { mode: Mode::Monitor, ..Table::default() };
     let (gateway, _upstream) = with(table, vec![a("unlisted.example", 60, "192.168.0.1")]).await;
-    assert_eq!(told(&gateway.a("unlisted.example").await), ["192.168.0.1"]);
+    let answer = gateway.a("unlisted.example").await;
+    assert_eq!(told(&answer), ["192.168.0.1"]);
+    assert!(answer.answers[0].name.eq_case(&n("unlisted.example")));
     assert!(gateway.kernel.asked().is_empty());
+}
+
+#[tokio::test]
+async fn signatures_go_to_who_wants_them_and_only_with_what_they_sign() {
+    let signature = |owner: &str, covered: u16| {
+        let mut octets = covered.to_be_bytes().to_vec();
+        octets.extend([8, 2, 0, 0, 1, 44]);
+        record(owner, 300, RData::Unknown { code: RecordType::RRSIG, rdata: NULL::with(octets) })
+    };
+    let records = vec![
+        cname("allowed.example", 300, "b.example"),
+        signature("allowed.example", 5),
+        signature("allowed.example", 16),
+        a("b.example", 300, "192.0.2.1"),
+        signature("b.example", 1),
+        signature("c.example", 1),
+    ];
+    let kinds = |answer: &Message| -> Vec<String> {
+        answer.answers.iter().map(|record| record.record_type().to_string()).collect()
+    };
+    let mut wanting = question("allowed.example", RecordType::A);
+    wanting.edns.as_mut().unwrap().set_dnssec_ok(true);
+    let (gateway, upstream) = with(Table::default(), records.clone()).await;
+    let answer = gateway.ask(&wanting).await;
+    assert_eq!(kinds(&answer), ["CNAME", "RRSIG", "A", "RRSIG"]);
+    assert!(answer.edns.unwrap().flags().dnssec_ok && upstream.log()[0].0.edns.as_ref().unwrap().flags().dnssec_ok);
+    assert_eq!(kinds(&gateway.a("allowed.example").await), ["CNAME", "A"]);
+    let changed = [records, vec![a("b.example", 300, "10.0.0.1")]].concat();
+    let (gateway, _upstream) = with(Table::default(), changed).await;
+    assert_eq!(kinds(&gateway.ask(&wanting).await), ["CNAME", "A"], "what was changed is not signed");
 }

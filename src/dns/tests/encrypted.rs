@@ -13,7 +13,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::doubles::Table;
 use super::fake::{Upstream, Via, now};
-use super::gateway::{Gateway, settings};
+use super::gateway::{Gateway, bound, settings};
 use super::wire::{a, ede, reply, told};
 use crate::dns::Counters;
 use crate::dns::listen::bind_with;
@@ -109,7 +109,8 @@ fn gateway(upstreams: &[String]) -> Gateway {
     let mut roots = RootCertStore::empty();
     roots.add(identity().0.der().clone()).unwrap();
     let counters = Arc::new(Counters::default());
-    let bound = bind_with(&settings("127.0.0.1:0", upstreams), Arc::clone(&counters), || tls_trusting(roots)).unwrap();
+    let settings = settings("127.0.0.1:0", upstreams);
+    let bound = bound(|| bind_with(&settings, Arc::clone(&counters), || tls_trusting(roots.clone())));
     Gateway::serve(Some(Table::default()), bound, counters)
 }
 
@@ -184,4 +185,23 @@ async fn a_connection_that_fell_silent_is_given_up() {
     let second = gateway.a("two.wild.example").await;
     assert!([first, second].iter().any(|answer| told(answer) == ["192.0.2.1"]));
     assert_eq!(upstream.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_slow_to_stand_is_there_for_the_next_question() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let upstream = usual(&listener);
+    let serving = upstream.clone();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        serving.converse(acceptor(b"dot").accept(stream).await.unwrap()).await;
+    });
+    let other =
+        Upstream::start(|asked, _| now(reply(asked, vec![a(&asked.queries[0].name.to_ascii(), 60, "192.0.2.2")])))
+            .await;
+    let gateway = gateway(&[format!("tls://{}#dns.test", upstream.address), other.address.to_string()]);
+    assert_eq!(told(&gateway.a("one.wild.example").await), ["192.0.2.2"], "the other was asked meanwhile");
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert_eq!(told(&gateway.a("two.wild.example").await), ["192.0.2.1"]);
 }

@@ -161,7 +161,13 @@ async fn a_long_name_is_refused_within_512_octets() {
 #[tokio::test]
 async fn a_wildcard_socket_answers_from_the_address_asked() {
     let upstream = usual().await;
-    for (listen, asked) in [("0.0.0.0:0", "127.0.0.2"), ("[::]:0", "::1")] {
+    let mut cases = vec![("0.0.0.0:0", "127.0.0.2".to_owned()), ("[::]:0", "::1".to_owned())];
+    // Loopback has one IPv6 address only; to ask another one takes a machine that has one.
+    match crate::dns::interfaces::routable_v6() {
+        Some(address) => cases.push(("[::]:0", address.to_string())),
+        None => eprintln!("SKIP: this machine has no IPv6 address besides ::1"),
+    }
+    for (listen, asked) in cases {
         let table = Table::default();
         let seen = table.seen.clone();
         let gateway = Gateway::with(Some(table), &settings(listen, &[upstream.address.to_string()]));
@@ -177,8 +183,11 @@ async fn a_wildcard_socket_answers_from_the_address_asked() {
         let mut stream = super::gateway::Connection(tokio::net::TcpStream::connect(target).await.unwrap());
         stream.send(&question("evil.example", RecordType::A)).await;
         assert_eq!(stream.receive().await.metadata.response_code, ResponseCode::NXDomain);
-        assert!(seen.lock().unwrap().iter().all(|name| name.as_deref() == Some("lo")), "interface by UDP and TCP");
-        assert_eq!(seen.lock().unwrap().len(), 4, "the allowed name is judged again with the answer");
+        // The kernel gives a machine's IPv6 traffic with itself the interface that owns the address.
+        let expected = if target.ip().is_loopback() { |name: &str| name == "lo" } else { |name: &str| name != "lo" };
+        let seen = seen.lock().unwrap();
+        assert!(seen.iter().all(|name| name.as_deref().is_some_and(expected)), "{asked}: {seen:?}");
+        assert_eq!(seen.len(), 4, "the allowed name is judged again with the answer");
     }
 }
 

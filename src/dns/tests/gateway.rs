@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::doubles::{Kernel, Table};
 use super::wire::question;
-use crate::dns::{Bound, Counters, OutOfScope, Settings, bind};
+use crate::dns::{Bound, Counters, DnsError, OutOfScope, Settings, bind};
 
 pub struct Gateway {
     pub address: SocketAddr,
@@ -37,6 +37,16 @@ pub fn settings(listen: &str, upstreams: &[String]) -> Settings {
     }
 }
 
+/// Port 0 is free for UDP and may be taken for TCP: then it is tried again.
+pub fn bound(bind: impl Fn() -> Result<Bound, DnsError>) -> Bound {
+    loop {
+        match bind() {
+            Err(DnsError::InUse { .. }) => {}
+            result => return result.unwrap_or_else(|error| panic!("{error}")),
+        }
+    }
+}
+
 impl Gateway {
     pub fn start(table: Table, upstreams: &[&super::fake::Upstream]) -> Self {
         let upstreams: Vec<String> = upstreams.iter().map(|upstream| upstream.address.to_string()).collect();
@@ -45,7 +55,7 @@ impl Gateway {
 
     pub fn with(table: Option<Table>, settings: &Settings) -> Self {
         let counters = Arc::new(Counters::default());
-        Self::serve(table, bind(settings, Arc::clone(&counters)).unwrap(), counters)
+        Self::serve(table, bound(|| bind(settings, Arc::clone(&counters))), counters)
     }
 
     pub fn serve(table: Option<Table>, bound: Bound, counters: Arc<Counters>) -> Self {

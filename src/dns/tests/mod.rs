@@ -11,5 +11,6 @@ mod gateway;
 mod leases;
 mod load;
 mod properties;
+mod speed;
 mod upstreams;
 mod wire;

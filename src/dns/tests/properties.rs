@@ -136,7 +136,7 @@ fn check(upstream: &Message, kind: RecordType, age: u32) -> Result<(), TestCaseE
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn no_address_goes_out_unleased(

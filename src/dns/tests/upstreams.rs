@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use tokio::io::AsyncWriteExt;
 
 use super::doubles::Table;
 use super::fake::{Upstream, Via, now};
@@ -189,4 +190,7 @@ async fn slow_names_do_not_hold_up_others_on_one_connection() {
     order.sort_unstable();
     assert_eq!(order, [2, 3]);
     assert_eq!(connection.receive().await.metadata.id, 1);
+    connection.send(&question("slow2.wild.example", RecordType::A)).await;
+    connection.0.shutdown().await.unwrap();
+    assert_eq!(told(&connection.receive().await), ["192.0.2.1"], "who has said all may still listen");
 }

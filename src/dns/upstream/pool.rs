@@ -50,7 +50,7 @@ struct Member {
 
 enum Way {
     Plain(Plain),
-    Encrypted(Encrypted),
+    Encrypted(Arc<Encrypted>),
 }
 
 impl Pool {
@@ -67,9 +67,11 @@ impl Pool {
         let tls = if encrypted { Some(tls()?) } else { None };
         let members = upstreams.iter().map(|upstream| Member {
             way: match &tls {
-                Some(tls) if upstream.protocol != Protocol::Plain => {
-                    Way::Encrypted(Encrypted::new(upstream.address, upstream.protocol.clone(), Arc::clone(tls)))
-                }
+                Some(tls) if upstream.protocol != Protocol::Plain => Way::Encrypted(Arc::new(Encrypted::new(
+                    upstream.address,
+                    upstream.protocol.clone(),
+                    Arc::clone(tls),
+                ))),
                 _ => Way::Plain(Plain::new(upstream.address)),
             },
             usual: AtomicU32::new(0),
@@ -132,7 +134,7 @@ impl Pool {
         let start = Instant::now();
         let reply = match &member.way {
             Way::Plain(plain) => plain.ask(lookup).await,
-            Way::Encrypted(encrypted) => encrypted.ask(lookup).await,
+            Way::Encrypted(encrypted) => ask_apart(encrypted, lookup).await,
         };
         let reply = reply.and_then(|reply| match reply.message.metadata.response_code {
             ResponseCode::NoError | ResponseCode::NXDomain => Ok(reply),
@@ -162,6 +164,16 @@ impl Pool {
         member.failures.fetch_add(1, Ordering::Relaxed);
         member.failed_at.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
+}
+
+/// Asks in a task of its own: a connection that is slow to stand must go on becoming one when another upstream wins this
+/// look-up, or it would be given up every time.
+async fn ask_apart(encrypted: &Arc<Encrypted>, lookup: &Lookup) -> Result<Reply, Failure> {
+    let (encrypted, lookup) = (Arc::clone(encrypted), lookup.clone());
+    let asking = tokio::spawn(async move {
+        tokio::time::timeout(BUDGET, encrypted.ask(&lookup)).await.unwrap_or(Err(Failure::Timeout))
+    });
+    asking.await.unwrap_or_else(|error| Err(Failure::Network(error.to_string())))
 }
 
 impl Member {

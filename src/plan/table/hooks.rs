@@ -186,11 +186,15 @@ fn prerouting(build: &mut Build<'_>) {
     build.chain(names::PREROUTING, Some(base));
     let chain = "first_packet";
     build.chain(chain, None);
+    let spoofed = || vec![Action::Counter, Action::Verdict(Verdict::Drop)];
+    for interface in build.situation.guarded.clone() {
+        let conds = vec![Cond::Iif(interface.as_str().into()), Cond::NoReversePath];
+        build.rule(names::PREROUTING, conds, spoofed(), "spoofed source");
+    }
     for conds in first_packets(build) {
         build.rule(names::PREROUTING, conds, goto(chain), "sender in scope");
     }
-    let spoofed = vec![Action::Counter, Action::Verdict(Verdict::Drop)];
-    build.rule(chain, vec![Cond::NoReversePath], spoofed, "spoofed source");
+    build.rule(chain, vec![Cond::NoReversePath], spoofed(), "spoofed source");
     for (family, door) in [(Family::V4, build.situation.dns4), (Family::V6, build.situation.dns6)] {
         let action = match door {
             DnsDoor::Redirect(port) => Action::Redirect(port),
