@@ -149,3 +149,28 @@ fn keys_of_the_api_are_checked() {
         assert!(all.contains(part), "{part}:\n{all}");
     }
 }
+
+proptest::proptest! {
+    /// Pieces of settings in any order, with anything between them.
+    #[test]
+    fn no_text_makes_the_reader_stumble(
+        pieces in proptest::collection::vec((
+            proptest::sample::select(vec![
+                "policy", "state_dir", "runtime_dir", "[dns]", "[api]", "[[api]]", "listen", "upstreams", "keys", "tls",
+                "decisions", "[kernel]", "lock_table", "=", "\"", "[", "]", "{", "}", ",", ".", "\n", "#", "true", "1",
+                "\"/p\"", "\"0.0.0.0:53\"", "'", "\"\"\"", "\\", "\u{feff}", "1979-05-27", "é",
+            ]),
+            ".{0,2}",
+        ), 0..24)
+    ) {
+        let text: String = pieces.iter().flat_map(|(word, noise)| [*word, noise.as_str()]).collect();
+        if let Err(mistakes) = parse(&text) {
+            assert!(!mistakes.is_empty());
+            let lines = text.split('\n').count();
+            for mistake in mistakes {
+                assert!(mistake.line.is_none_or(|line| (1..=lines).contains(&line)), "{mistake}");
+                assert_eq!(mistake.to_string().lines().count(), 1, "{mistake}");
+            }
+        }
+    }
+}
