@@ -204,3 +204,33 @@ fn a_policy_too_long_to_send_is_told_without_sending_it() {
     let _listener = UnixListener::bind(program.path("clawgress.sock")).unwrap();
     program.run(&["import", "--policy", &policy]).refused("error: the policy is too long: at most 64 MiB are sent");
 }
+
+#[test]
+fn colours_are_for_terminals_whose_owners_want_them() {
+    let program = Program::new();
+    let on_a_terminal = |set: &[(&str, &str)]| {
+        let daemon = daemon(&program, &done(status()));
+        let call =
+            format!("{} --config {} status", cli_program::binary().display(), program.path("clawgress.toml").display());
+        // script(1) gives it a terminal; it is part of every Debian.
+        let mut command = std::process::Command::new("script");
+        command
+            .args(["--quiet", "--return", "--command", &call, "/dev/null"])
+            .env_remove("NO_COLOR")
+            .env("TERM", "xterm");
+        let ran = cli_program::run(
+            {
+                command.envs(set.iter().copied());
+                command
+            },
+            b"",
+        );
+        daemon.join().unwrap();
+        assert!(ran.code == Some(0) && ran.stdout.contains("degraded"), "{ran:?}");
+        ran.stdout.contains('\x1b')
+    };
+    assert!(on_a_terminal(&[]));
+    assert!(on_a_terminal(&[("NO_COLOR", "")]), "empty is as good as absent");
+    assert!(!on_a_terminal(&[("NO_COLOR", "1")]));
+    assert!(!on_a_terminal(&[("TERM", "dumb")]));
+}

@@ -19,7 +19,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::settings::{self, Settings};
+use crate::settings::Settings;
+use crate::store;
 use output::Output;
 
 const EXAMPLES: &str = "\
@@ -77,7 +78,7 @@ struct Context {
 impl Context {
     /// The settings; read only by commands that need them.
     fn settings(&self) -> anyhow::Result<Settings> {
-        let settings = settings::load(self.config.as_deref())?;
+        let settings = store::load_settings(self.config.as_deref())?;
         Ok(settings)
     }
 

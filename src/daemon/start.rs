@@ -17,8 +17,8 @@ use crate::dns;
 use crate::nft::{Kernel, Options};
 use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
-use crate::settings::{self, OutOfScope, Settings, Source};
-use crate::store::{Origin, Store};
+use crate::settings::{OutOfScope, Settings};
+use crate::store::{self, Origin, Store};
 
 /// Threads for DNS and control; the gate and the watch have their own.
 const WORKERS: usize = 2;
@@ -194,17 +194,9 @@ async fn until_told(office: &Arc<Office>) -> anyhow::Result<()> {
     }
 }
 
-/// The file to read again; `None`: wherever the settings are found.
-fn named(settings: &Settings) -> Option<&std::path::Path> {
-    match &settings.source {
-        Source::Named(path) => Some(path),
-        Source::Found(_) | Source::Defaults => None,
-    }
-}
-
 async fn reload(office: &Arc<Office>) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
-    match settings::load(named(&office.settings)) {
+    match store::load_settings(office.settings.source.named()) {
         Ok(fresh) if fresh == office.settings => {}
         Ok(_) => warn!("the settings file changed; its settings take effect when the daemon is started again"),
         Err(error) => error!("settings not read again, the old ones stay: {error}"),

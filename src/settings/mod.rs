@@ -1,9 +1,9 @@
 //! `clawgress.toml`: where things are and how the gateway's DNS is reached (SPEC section 4). Everything about *who may
 //! talk to what* is in the policy, not here.
 //!
-//! [`parse`] is pure: text to [`Settings`], or to every mistake in it, each with line and key. [`load`] finds the file.
+//! [`parse`] is pure: text to [`Settings`], or to every mistake in it, each with line and key. The file is found and read
+//! by [`crate::store::load_settings`].
 
-mod file;
 mod keys;
 mod reader;
 
@@ -11,7 +11,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-pub use file::{LoadError, Source, load};
 pub use keys::parse;
 
 /// Where the settings are looked for when nobody names a file, first come first served: the one that a router's
@@ -190,15 +189,25 @@ impl Settings {
     pub fn socket(&self) -> PathBuf {
         socket_in(&self.runtime_dir)
     }
+}
 
-    /// Reads the settings again, from where they came (for `SIGHUP`).
-    ///
-    /// # Errors
-    /// As [`load`]; these settings stay good.
-    pub fn reload(&self) -> Result<Self, LoadError> {
-        match &self.source {
-            Source::Named(path) => load(Some(path)),
-            Source::Found(_) | Source::Defaults => load(None),
+/// Where settings are from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// From the file that the user named.
+    Named(PathBuf),
+    /// From the first of [`DEFAULT_FILES`] that exists.
+    Found(PathBuf),
+    /// There is no file.
+    Defaults,
+}
+
+impl Source {
+    /// The file that the user named.
+    pub fn named(&self) -> Option<&Path> {
+        match self {
+            Self::Named(path) => Some(path),
+            Self::Found(_) | Self::Defaults => None,
         }
     }
 }

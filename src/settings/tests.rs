@@ -1,6 +1,5 @@
 use std::path::Path;
 
-use super::file::load_from;
 use super::*;
 
 /// The mistakes of a text, one line each.
@@ -151,34 +150,27 @@ fn keys_of_the_api_are_checked() {
     }
 }
 
-#[test]
-fn a_named_file_must_be_there_and_a_default_one_need_not() {
-    let dir = tempfile::tempdir().unwrap();
-    let (absent, first, second) = (dir.path().join("absent"), dir.path().join("first"), dir.path().join("second"));
-    let error = load_from(Some(&absent), &[]).unwrap_err().to_string();
-    assert!(error.starts_with("cannot read the settings /") && error.ends_with("there is no such file"), "{error}");
-    assert_eq!(load_from(None, &[&absent]).unwrap().source, Source::Defaults);
-    std::fs::write(&second, "state_dir = \"/second\"").unwrap();
-    let settings = load_from(None, &[&first, &second]).unwrap();
-    assert_eq!((settings.state_dir.as_path(), settings.source), (Path::new("/second"), Source::Found(second.clone())));
-    std::fs::write(&first, "state_dir = \"/first\"").unwrap();
-    assert_eq!(load_from(None, &[&first, &second]).unwrap().state_dir, Path::new("/first"));
-    std::fs::write(&first, "a = 1\nb = 2").unwrap();
-    let error = load_from(None, &[&first, &second]).unwrap_err().to_string();
-    assert_eq!(error.lines().count(), 3, "a broken file is not passed over: {error}");
-    std::fs::write(&first, b"a = \"\xff\"").unwrap();
-    assert!(load_from(None, &[&first]).unwrap_err().to_string().ends_with("save it as UTF-8"));
-    assert!(load_from(Some(dir.path()), &[]).unwrap_err().to_string().ends_with("it is a directory"));
-}
-
-#[test]
-fn settings_are_read_again_from_where_they_came() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("c.toml");
-    std::fs::write(&file, "state_dir = \"/one\"").unwrap();
-    let settings = load(Some(&file)).unwrap();
-    std::fs::write(&file, "state_dir = \"/two\"").unwrap();
-    assert_eq!(settings.reload().unwrap().state_dir, Path::new("/two"));
-    std::fs::remove_file(&file).unwrap();
-    settings.reload().unwrap_err();
+proptest::proptest! {
+    /// Pieces of settings in any order, with anything between them.
+    #[test]
+    fn no_text_makes_the_reader_stumble(
+        pieces in proptest::collection::vec((
+            proptest::sample::select(vec![
+                "policy", "state_dir", "runtime_dir", "[dns]", "[api]", "[[api]]", "listen", "upstreams", "keys", "tls",
+                "decisions", "[kernel]", "lock_table", "=", "\"", "[", "]", "{", "}", ",", ".", "\n", "#", "true", "1",
+                "\"/p\"", "\"0.0.0.0:53\"", "'", "\"\"\"", "\\", "\u{feff}", "1979-05-27", "é",
+            ]),
+            ".{0,2}",
+        ), 0..24)
+    ) {
+        let text: String = pieces.iter().flat_map(|(word, noise)| [*word, noise.as_str()]).collect();
+        if let Err(mistakes) = parse(&text) {
+            assert!(!mistakes.is_empty());
+            let lines = text.split('\n').count();
+            for mistake in mistakes {
+                assert!(mistake.line.is_none_or(|line| (1..=lines).contains(&line)), "{mistake}");
+                assert_eq!(mistake.to_string().lines().count(), 1, "{mistake}");
+            }
+        }
+    }
 }

@@ -11,12 +11,15 @@
 //! gives it back). The line carries the length and a digest of the text, so that a file cut short or changed by hand
 //! is known as such.
 //!
-//! Every file is written whole beside its place, synced, and renamed into it: after a crash or on a full disk there
+//! The settings file is read here as well ([`load_settings`]) and never written.
+//!
+//! Every file of ours is written whole beside its place, synced, and renamed into it: after a crash or on a full disk there
 //! is the old file or the new one, never a part. Files are 0600, directories made here 0700.
 
 mod atomic;
 mod error;
 mod revision;
+mod settings;
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _};
@@ -29,6 +32,7 @@ pub use atomic::Staged;
 pub use error::{StoreError, words};
 pub(crate) use revision::seconds;
 pub use revision::{Origin, Revision, RevisionMeta};
+pub use settings::{LoadError, load_settings};
 
 use crate::policy::json::MAX_DOCUMENT;
 
