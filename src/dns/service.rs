@@ -111,13 +111,13 @@ impl<J: Judge, L: Leaser> Service<J, L> {
         let Some(host) = judge.client(client.source, client.interface.as_deref()) else {
             return self.outsider(query);
         };
-        if let Some(bytes) = not_served(query) {
-            return Ruling::Reply(bytes);
-        }
         let name = query.policy_name();
         let decision = judge.decide_name(host, name.as_ref());
         match (decision.verdict, decision.mode) {
-            (Verdict::Allow, _) => Ruling::Allowed(judge, host, decision),
+            (Verdict::Allow, _) => match not_served(query) {
+                Some(bytes) => Ruling::Reply(bytes),
+                None => Ruling::Allowed(judge, host, decision),
+            },
             (Verdict::Block, Mode::Monitor) => Ruling::Unpoliced(host),
             (Verdict::OutOfScope, _) => self.outsider(query),
             (Verdict::Block, Mode::Enforce) => Ruling::Reply(self.blocked(query, &decision, None)),

@@ -88,13 +88,37 @@ fn only_teardown_opens() {
 #[test]
 fn a_foreign_change_is_repaired_within_a_second() {
     let mut world = world!();
+    world.gateway.settings("[kernel]\nlock_table = false\n");
     world.gateway.enforce(policy());
-    for change in [&["flush", "table", "inet", "clawgress"][..], &["delete", "table", "inet", "clawgress"]] {
+    let changes: [&[&str]; 5] = [
+        &["flush", "table", "inet", "clawgress"],
+        &["delete", "table", "inet", "clawgress"],
+        &["flush", "ruleset"],
+        &["insert", "rule", "inet", "clawgress", "forward", "accept"],
+        &["flush", "map", "inet", "clawgress", "up"],
+    ];
+    for change in changes {
         world.gateway.nft(change).must_succeed();
         std::thread::sleep(Duration::from_secs(1));
         world.a.tcp(OTHER, 443).must_be_reset();
         world.a.tcp(SITE, 443).must_reach();
     }
+    assert!(world.gateway.log().contains("restored"), "somebody must be told");
+}
+
+#[test]
+fn a_locked_table_cannot_be_changed_by_others() {
+    let mut world = world!();
+    world.gateway.enforce(policy());
+    for change in [&["flush", "table", "inet", "clawgress"][..], &["delete", "table", "inet", "clawgress"]] {
+        assert_ne!(world.gateway.nft(change).code, Some(0), "the kernel must refuse {change:?}");
+    }
+    world.gateway.nft(&["flush", "ruleset"]).must_succeed();
+    world.a.tcp(OTHER, 443).must_be_reset();
+    world.a.tcp(SITE, 443).must_reach();
+    world.gateway.kill9();
+    world.a.tcp(OTHER, 443).must_be_reset();
+    world.a.tcp(SITE, 443).must_reach();
 }
 
 #[test]

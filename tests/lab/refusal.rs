@@ -46,7 +46,8 @@ fn explain_says_what_the_packets_say() {
         (OTHER, 443, "block", "denied", "/deny/ips/0"),
     ];
     for (address, port, verdict, reason, path) in cases {
-        let said = world.gateway.explain(world.a.v4, &["--ip", address, "--port", &port.to_string()]);
+        let source = if address.contains(':') { world.a.v6 } else { world.a.v4 };
+        let said = world.gateway.explain(source, &["--ip", address, "--port", &port.to_string()]);
         assert_eq!(
             (said["verdict"].as_str(), said["reason"].as_str(), said["path"].as_str(), said["host"].as_str()),
             (Some(verdict), Some(reason), Some(path), Some("a")),
@@ -54,7 +55,7 @@ fn explain_says_what_the_packets_say() {
         );
         assert_eq!(world.a.tcp(address, port).reached(), verdict == "allow", "{address} {port}");
     }
-    let said = world.gateway.explain(world.a.v4, &["--ip", OTHER6, "--port", "443"]);
+    let said = world.gateway.explain(world.a.v6, &["--ip", OTHER6, "--port", "443"]);
     assert_eq!(said["verdict"], "block");
     assert!(["not-allowlisted", "no-lease"].contains(&said["reason"].as_str().unwrap_or_default()), "{said}");
     world.a.tcp(OTHER6, 443).must_be_reset();
