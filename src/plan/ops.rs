@@ -96,7 +96,7 @@ pub fn diff(current: &Table, desired: &Table) -> Delta {
     let nothing = BTreeMap::new();
     for (name, set) in &desired.sets {
         let old = current.sets.get(name).map_or(&nothing, |set| &set.elements);
-        element_diff(name, old, &set.elements, &mut delta);
+        element_diff(name, set, old, &mut delta);
     }
     // Rules refer to sets and chains, elements to chains: so they go in this order.
     for (name, chain) in &current.chains {
@@ -120,7 +120,8 @@ pub fn diff(current: &Table, desired: &Table) -> Delta {
     delta
 }
 
-fn element_diff(set: &Ident, old: &BTreeMap<Key, Value>, new: &BTreeMap<Key, Value>, delta: &mut Delta) {
+fn element_diff(set: &Ident, desired: &Set, old: &BTreeMap<Key, Value>, delta: &mut Delta) {
+    let new = &desired.elements;
     let (mut gone, mut replaced) = (Vec::new(), Vec::new());
     for (key, value) in old {
         match new.get(key) {
@@ -134,6 +135,10 @@ fn element_diff(set: &Ident, old: &BTreeMap<Key, Value>, new: &BTreeMap<Key, Val
         .filter(|(key, value)| old.get(*key) != Some(*value))
         .map(|(key, value)| (*key, value.clone()))
         .collect();
+    if desired.spec.interval {
+        // Only a repair changes ranges in place. New ones must not overlap those that somebody else put there.
+        replaced.append(&mut gone);
+    }
     if !replaced.is_empty() {
         delta.switch.push(Op::DelElements(set.clone(), replaced));
     }

@@ -80,7 +80,7 @@ impl Random {
     }
 
     fn some<T: Copy + Into<Value>>(&mut self, from: &[T], percent: u64) -> Value {
-        from.iter().filter_map(|item| self.chance(percent).then(|| (*item).into())).collect()
+        from.iter().filter(|_| self.chance(percent)).map(|item| (*item).into()).collect()
     }
 
     fn allow(&mut self) -> Value {
