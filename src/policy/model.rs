@@ -1,6 +1,6 @@
 //! The policy after validation: every value legal by its type, every entry with the place it was written at.
 //!
-//! A [`Policy`] can be made only by [`crate::policy::parse`], so whoever holds one need not check anything again.
+//! A [`Policy`] can be made only by [`crate::policy::parse()`], so whoever holds one need not check anything again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
