@@ -47,7 +47,7 @@ impl Acked {
 /// Why an answer may not go.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LeaseError {
-    /// The policy changed since the decision: decide again.
+    /// The policy changed, or a window closed, since the decision: decide again.
     #[error("the policy changed meanwhile")]
     Stale,
     /// The kernel refused, or is not there; with its words.

@@ -9,16 +9,19 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::oneshot;
+use chrono::{DateTime, Utc};
+use tokio::sync::{Notify, oneshot};
 
 use crate::core::Pending;
 use crate::core::classes::Classes;
+use crate::core::doors::Now;
 use crate::core::lease::{Acked, LeaseError, LeaseRequest, Leaser};
 use crate::core::state::{State, World};
 use crate::nft::{ErrorKind, Kernel, KernelError};
 use crate::plan::ops::{Delta, Op, Table, diff};
 use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
+use crate::policy::schedule::Moment;
 
 use super::{blame, held, world};
 
@@ -117,6 +120,8 @@ pub struct Gate {
     /// How often somebody else's change was undone.
     pub repairs: u64,
     judge: Arc<ArcSwapOption<Snapshot>>,
+    /// Told whenever another policy comes into force.
+    changed: Arc<Notify>,
     start: Instant,
 }
 
@@ -135,14 +140,33 @@ impl Gate {
         let first = Classes::first_of_table(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()));
         let state = match kernel.read()? {
             None => State::new(first),
-            Some(held) => State::adopt(&held::table(&held), last.map(|policy| (policy, &world)), first, 0),
+            Some(held) => {
+                let now = Now { ms: 0, utc: Utc::now() };
+                State::adopt(&held::table(&held), last.map(|policy| (policy, &world)), first, now)
+            }
         };
-        Ok(Self { kernel, state, world, policy: None, drift: None, litter: Vec::new(), repairs: 0, judge, start })
+        Ok(Self {
+            kernel,
+            state,
+            world,
+            policy: None,
+            drift: None,
+            litter: Vec::new(),
+            repairs: 0,
+            judge,
+            changed: Arc::default(),
+            start,
+        })
     }
 
     /// Where the DNS server finds the policy in force.
     pub fn judge(&self) -> Arc<ArcSwapOption<Snapshot>> {
         Arc::clone(&self.judge)
+    }
+
+    /// Told whenever another policy comes into force.
+    pub fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
     }
 
     /// Follows a change of the machine. True: there was one.
@@ -196,8 +220,8 @@ impl Gate {
     }
 
     /// Milliseconds since the gate opened, on the clock that the kernel's timeouts use.
-    pub fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    pub fn now(&self) -> Now {
+        Now { ms: u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX), utc: Utc::now() }
     }
 
     /// Puts a policy in force.
@@ -237,7 +261,8 @@ impl Gate {
         self.state.enforced(pending);
         self.policy = Some(policy.clone());
         self.judge.store(Some(snapshot));
-        self.state.sweep(self.now());
+        self.changed.notify_one();
+        self.state.sweep(self.now().ms);
         if !remove.is_empty() && self.kernel.commit(&remove).is_err() {
             let _ = self.repair();
         }
@@ -261,6 +286,31 @@ impl Gate {
             Ok(()) => Ok(self.took(pending, policy)),
             Err(_) => Err(refused),
         }
+    }
+
+    /// Opens and shuts what windows open and shut now. Gives the instant of the next such change. `stepped`: the clock
+    /// was set since the last call, so what the kernel counts down to has moved.
+    ///
+    /// # Errors
+    /// The kernel refused; what it holds shuts by itself when it is due.
+    pub fn tick(&mut self, stepped: bool) -> Result<Option<DateTime<Utc>>, KernelError> {
+        let Some(policy) = self.policy.clone() else { return Ok(None) };
+        if stepped {
+            self.state.clock_stepped();
+        }
+        let now = self.now();
+        let (open, shut, doors) = self.state.tick(now);
+        for ops in [open, shut] {
+            if let Err(error) = self.kernel.commit(&ops)
+                && (error.kind == ErrorKind::NotPermitted
+                    || self.repair().is_err()
+                    || self.kernel.commit(&ops).is_err())
+            {
+                return Err(error);
+            }
+        }
+        self.state.ticked(doors);
+        Ok(Moment::of(&policy, now.utc, self.world.zone).next_change(&policy))
     }
 
     /// Makes the kernel hold what it should. True: something was wrong.
@@ -331,7 +381,7 @@ impl Gate {
         if group.is_empty() {
             return;
         }
-        if let Some(ops) = self.state.evict(self.now())
+        if let Some(ops) = self.state.evict(self.now().ms)
             && self.kernel.commit(&ops).is_err()
         {
             // Memory and kernel differ now; the kernel is brought in line, or the drift is reported.

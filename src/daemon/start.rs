@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::control::{self, Office};
 use super::gate::Gate;
 use super::revisions::Revisions;
-use super::{held, watch, world};
+use super::{held, timeline, watch, world};
 use crate::dns;
 use crate::nft::{Kernel, Options};
 use crate::plan::snapshot::Snapshot;
@@ -61,6 +61,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let store = Store::open(&settings.policy, &settings.state_dir)?;
     let (gate, owned) = open_gate(&settings, &store, &listen)?;
     let judge = gate.judge();
+    let changed = gate.changed();
     let (handle, thread) = gate.spawn().context("cannot start the gate's thread")?;
 
     let mut revisions = Revisions::new(store, settings.policy.clone(), handle.clone());
@@ -84,7 +85,8 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let tasks = [
         tokio::spawn(bound.serve(judge, Arc::new(handle.clone()), wait(stopped.clone()))),
         tokio::spawn(control::serve(socket, Arc::clone(&office), wait(stopped.clone()))),
-        tokio::spawn(watch::world(handle.clone(), listen, settings.dns.redirect, wait(stopped))),
+        tokio::spawn(watch::world(handle.clone(), listen, settings.dns.redirect, wait(stopped.clone()))),
+        tokio::spawn(timeline::keep(handle.clone(), changed, wait(stopped))),
     ];
     if !owned {
         watch::table(handle.clone());

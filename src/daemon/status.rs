@@ -76,7 +76,7 @@ fn kernel(gate: &mut Gate, owned: bool) -> Kernel {
         (Ok(None), _) if enforcing => check("kernel", false, "the table is gone; it is being restored"),
         (Ok(None), _) => check("kernel", true, "there is no table: nothing is enforced"),
         (Ok(Some(_)), _) => {
-            let (classes, leases) = gate.state.counts(gate.now());
+            let (classes, leases) = gate.state.counts(gate.now().ms);
             let lock = if owned { "locked against other programs" } else { "watched, and restored when changed" };
             let repairs = match gate.repairs {
                 0 => String::new(),

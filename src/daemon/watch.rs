@@ -32,7 +32,7 @@ pub async fn world(gate: Handle, listen: Vec<SocketAddr>, redirect: bool, stoppe
                         world::look(gate.kernel(), &listen, redirect, policy.as_deref())
                     };
                     let now = gate.now();
-                    gate.state.sweep(now);
+                    gate.state.sweep(now.ms);
                     gate.tidy();
                     gate.meet(fresh)
                 })

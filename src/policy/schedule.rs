@@ -7,10 +7,39 @@
 use chrono::{DateTime, Datelike, Days, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 
-use super::model::{Day, Window};
+use super::model::{Day, Located, Policy, Window};
 
 /// How far ahead the next change can be: a window of one weekday may be skipped once by a clock change.
 const HORIZON_DAYS: u64 = 16;
+
+/// An instant, with the zone in which the windows of a policy are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The instant.
+    pub utc: DateTime<Utc>,
+    /// The zone.
+    pub zone: Tz,
+}
+
+impl Moment {
+    /// `utc` for a policy, where the machine's own zone is `system`.
+    pub fn of(policy: &Policy, utc: DateTime<Utc>, system: Tz) -> Self {
+        Self { utc, zone: policy.time_zone.as_ref().map_or(system, |zone| zone.value) }
+    }
+
+    /// Whether a window is open; where there is none, everything is.
+    pub fn opens(&self, window: Option<&Located<Window>>) -> bool {
+        window.is_none_or(|window| window.value.is_open(self.zone, self.utc))
+    }
+
+    /// The next instant at which any window of the policy opens or closes. `None`: none ever does.
+    pub fn next_change(&self, policy: &Policy) -> Option<DateTime<Utc>> {
+        let hosts =
+            policy.hosts.values().flat_map(|host| host.time_window.iter().chain(host.domain_time_windows.values()));
+        let all = policy.time_window.iter().chain(policy.domain_time_windows.values()).chain(hosts);
+        all.filter_map(|window| window.value.next_change(self.zone, self.utc)).min()
+    }
+}
 
 impl Window {
     /// Whether the window is open.

@@ -272,3 +272,8 @@ fn lock(path: &Path) -> Result<Flock<fs::File>, StoreError> {
         other => StoreError::io("lock", path, other.into()),
     })
 }
+
+/// The machine's time zone (`/etc/localtime`, TZ); UTC where it cannot be told.
+pub fn system_zone() -> chrono_tz::Tz {
+    iana_time_zone::get_timezone().ok().and_then(|name| name.parse().ok()).unwrap_or(chrono_tz::Tz::UTC)
+}

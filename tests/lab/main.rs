@@ -46,4 +46,5 @@ mod scope;
 mod services;
 mod spoof;
 mod swap;
+mod window;
 mod world_smoke;

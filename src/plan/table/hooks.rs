@@ -110,8 +110,9 @@ fn classify(build: &mut Build<'_>) {
         build.rule(&chain, vec![cond], goto("b_special"), "never leased");
         let map = names::of("dst", family);
         build.rule(&chain, vec![], vec![Action::SetMarkFrom(Lookup::MarkAnd(receiver), map)], "leased to this host");
-        let class = vec![Cond::Mark(Op::Ge, CLASS_BASE)];
-        build.rule(&chain, class, vec![Action::Vmap(Field::CtMark, names::UP.into())], "");
+        let class = || vec![Cond::Mark(Op::Ge, CLASS_BASE)];
+        build.rule(&chain, class(), vec![Action::Vmap(Field::CtMark, names::UP.into())], "");
+        build.rule(&chain, class(), goto("b_window"), "leased, but its door is shut");
         build.rule(&chain, vec![], goto("b_lease"), "");
     }
     let block = |family, elements: Vec<(Key, _)>, build: &mut Build<'_>| {
@@ -169,6 +170,7 @@ fn refusals(build: &mut Build<'_>) {
         ("b_proto", "port-not-allowed: protocol"),
         ("b_special", "not-allowlisted: special address"),
         ("b_lease", "no-lease"),
+        ("b_window", "window-closed"),
         ("b_inbound", "not-allowlisted: opened from outside"),
         ("b_gateway", "not-allowlisted: the gateway's own service"),
     ] {

@@ -60,7 +60,7 @@ pub(super) fn add(build: &mut Build<'_>) {
         "allow.ips covers the address",
     );
     build.rule(names::OPEN, vec![], vec![Action::Vmap(Field::CtMark, names::UP.into())], "");
-    build.rule(names::OPEN, vec![], goto("b_lease"), "");
+    build.rule(names::OPEN, vec![], goto("b_window"), "its door is shut");
 }
 
 /// Whether a host has a list of its own that the kernel must know.
