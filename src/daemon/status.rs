@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use chrono::{DateTime, Utc};
+
 use super::control::Office;
 use super::gate::Gate;
 use super::protocol::{Check, Health, StateWord, Status};
@@ -11,6 +13,7 @@ use super::revisions::{Revisions, sizes};
 use crate::plan::situation::DnsDoor;
 use crate::policy::Policy;
 use crate::policy::model::Mode;
+use crate::policy::schedule::Moment;
 
 fn check(name: &str, ok: bool, message: impl Into<String>) -> Check {
     Check { name: name.into(), ok, message: message.into() }
@@ -35,6 +38,7 @@ pub async fn status(office: &Arc<Office>) -> Status {
     let mut checks = kernel.checks;
     checks.push(dns(office));
     checks.extend(policy(&revisions, kernel.inherited));
+    checks.extend(windows(&revisions));
     let (drift, stored) = stored(&revisions);
     checks.extend(stored);
     let healthy = checks.iter().all(|check| check.ok);
@@ -140,6 +144,41 @@ fn policy(revisions: &Revisions, inherited: bool) -> Vec<Check> {
         }
         None => check("policy", true, "none was ever stored; import one: clawgress import --policy FILE"),
     }]
+}
+
+/// Windows that `status` names one by one; of more it tells how many.
+const SHOWN_WINDOWS: usize = 4;
+
+/// Which windows are open, and when that changes.
+fn windows(revisions: &Revisions) -> Option<Check> {
+    let policy = &revisions.current.as_ref()?.policy;
+    let moment = Moment::of(policy, Utc::now(), crate::store::system_zone());
+    let local =
+        |instant: DateTime<Utc>| instant.with_timezone(&moment.zone).format("%a %Y-%m-%d %H:%M:%S %Z").to_string();
+    let global = policy.time_window.iter().map(|window| ("everybody".to_owned(), window));
+    let hosts = policy.hosts.iter().filter_map(|(name, host)| Some((name.to_string(), host.time_window.as_ref()?)));
+    let named =
+        policy.domain_time_windows.iter().chain(policy.hosts.values().flat_map(|host| &host.domain_time_windows));
+    let named = named.map(|(pattern, window)| (pattern.to_string(), window));
+    let all: Vec<_> = global.chain(hosts).chain(named).collect();
+    let mut parts: Vec<String> = all
+        .iter()
+        .take(SHOWN_WINDOWS)
+        .map(|(whose, window)| {
+            let word = if moment.opens(Some(window)) { "open" } else { "closed" };
+            match window.value.next_change(moment.zone, moment.utc) {
+                Some(change) => format!("{whose}: {word} until {}", local(change)),
+                None => format!("{whose}: {word}"),
+            }
+        })
+        .collect();
+    if all.len() > SHOWN_WINDOWS {
+        parts.push(format!("{} more", all.len() - SHOWN_WINDOWS));
+    }
+    if let Some(change) = moment.next_change(policy) {
+        parts.push(format!("the next change is at {}", local(change)));
+    }
+    (!all.is_empty()).then(|| check("windows", true, parts.join("; ")))
 }
 
 /// Whether what is stored is what is in force; it need not be (`apply FILE`), but somebody should know.

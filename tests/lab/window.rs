@@ -62,8 +62,8 @@ fn open_flows_stop_at_the_closing_edge_and_others_do_not() {
     world.internet.upstream.host("api.example.com", &[OTHER, SITE6]);
     world.gateway.enforce(policy(json!({ "start": "00:00", "end": "23:59:59" })));
     let mut worst = Duration::ZERO;
-    for _ in 0..rounds(3) {
-        let edge = soon(1);
+    for _ in 0..rounds(2) {
+        let edge = soon(2);
         world.gateway.import(policy(until(edge)));
         world.a.reach("api.example.com", 443).must_reach();
         world.a.reach6("api.example.com", 443).must_reach();
@@ -162,7 +162,7 @@ fn a_hundred_flows_are_cut_together() {
 #[test]
 fn a_window_that_closes_is_not_reopened_by_a_change_of_policy_or_a_restart() {
     let mut world = world!();
-    let edge = soon(1);
+    let edge = soon(2);
     world.gateway.enforce(policy(until(edge)));
     world.a.tcp(SITE, 443).must_reach();
     wait_for(edge + TimeDelta::milliseconds(100));
