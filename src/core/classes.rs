@@ -100,6 +100,11 @@ impl Classes {
         self.next = self.next.max(id.saturating_add(1));
     }
 
+    /// The first number that was not given yet.
+    pub fn next(&self) -> u32 {
+        self.next
+    }
+
     /// Notes that a number is taken, whoever has it.
     pub fn insert_number(&mut self, id: u32) {
         self.next = self.next.max(id.saturating_add(1));

@@ -94,6 +94,11 @@ impl State {
         (self.classes.len(), self.leases.values().filter(|lease| lease.until > now).count())
     }
 
+    /// The first class number that no flow can carry yet.
+    pub fn next_class(&self) -> u32 {
+        self.classes.next()
+    }
+
     /// The names under which a host holds an address at `now`.
     pub fn names_of(&self, host: HostId, address: IpAddr, now: u64) -> Vec<Name> {
         let lease = self.leases.get(&(host, address));
