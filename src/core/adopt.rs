@@ -122,6 +122,7 @@ impl State {
                 }
             }
         }
+        state.recount();
         state.fixed = held.clone();
         for name in ["dst4", "dst6"] {
             if let Some(set) = state.fixed.sets.get_mut(name) {

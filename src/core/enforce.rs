@@ -116,6 +116,7 @@ impl State {
                 None => self.leases.remove(&key),
             };
         }
+        self.recount();
     }
 
     /// Leases of which some names are not allowed any more: they go on under the other names, or end.
@@ -169,12 +170,22 @@ impl State {
         (changed, puts.collect(), ended.collect())
     }
 
+    /// Hosts keep their numbers; a new one gets the next that neither this policy nor the one in force has. Numbers come
+    /// round again after some 65 000 new hosts: what the kernel still holds under an old one leads to dead classes.
     fn number_hosts(&self, policy: &Policy) -> (BTreeMap<HostName, HostId>, u16) {
+        let mut taken: BTreeSet<HostId> = self.hosts.values().copied().collect();
+        if taken.len() + policy.hosts.len() > NUMBERS {
+            // Not enough for both: hosts that go with this revision leave theirs to those that come.
+            taken = policy.hosts.keys().filter_map(|name| self.hosts.get(name)).copied().collect();
+        }
         let mut next = self.next_host;
         let hosts = policy.hosts.keys().map(|name| {
             let id = self.hosts.get(name).copied().unwrap_or_else(|| {
-                let id = HostId(next);
-                next = next.saturating_add(1);
+                let mut id = HostId(next);
+                while !taken.insert(id) {
+                    id = id.0.checked_add(1).map_or(HostId::FIRST, HostId);
+                }
+                next = id.0.checked_add(1).unwrap_or(HostId::FIRST.0);
                 id
             });
             (name.clone(), id)
@@ -182,6 +193,9 @@ impl State {
         (hosts.collect(), next)
     }
 }
+
+/// How many numbers there are for hosts; a policy has no more (see the parser).
+const NUMBERS: usize = (u16::MAX - HostId::FIRST.0) as usize + 1;
 
 /// Every host, and nobody, has a class for what `allow.ips` lets through.
 fn net_classes(

@@ -53,6 +53,9 @@ pub enum LeaseError {
     /// The kernel refused, or is not there; with its words.
     #[error("the kernel did not take the address: {0}")]
     Kernel(String),
+    /// The host has its share of addresses or of classes; they come free as their answers end.
+    #[error("this host has too many open addresses, wait until earlier answers end")]
+    Full,
     /// Too many requests wait.
     #[error("too many answers wait for the kernel")]
     Busy,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use chrono::DateTime;
 use chrono_tz::Tz;
 
-use super::classes::Classes;
+use super::classes::{Classes, MAX_CLASSES_PER_HOST};
 use super::doors::{self, Doors, Now};
 use super::lease::{LeaseError, LeaseRequest, MAX_LEASE, MIN_LEASE};
 use crate::plan::ids::HostId;
@@ -23,6 +23,14 @@ use crate::plan::snapshot::Snapshot;
 use crate::plan::table::names;
 use crate::policy::model::HostName;
 use crate::policy::name::Name;
+
+/// The most addresses that one host holds at a time. The kernel holds 2^20 for all: one agent, with a name server of its
+/// own behind an allowed name, must not fill that up for the others.
+pub const MAX_LEASES_PER_HOST: usize = 1 << 16;
+/// The most names under which a host holds one address. Each further name is another class with all of them in it, so
+/// without a bound a wildcard that points at one address would cost the square of its names. The name whose lease ends
+/// first goes; a flow that only that name allowed ends when the others are revoked.
+pub const MAX_NAMES: usize = 16;
 
 /// What the gateway's own machine contributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +79,8 @@ pub struct State {
     /// The policy in force, compiled.
     pub(super) snapshot: Option<Arc<Snapshot>>,
     pub(super) leases: HashMap<(HostId, IpAddr), Lease>,
+    /// How many of them each host has.
+    held: HashMap<HostId, usize>,
     pub(super) next_host: u16,
 }
 
@@ -100,6 +110,7 @@ impl State {
             doors: Doors::new(),
             snapshot: None,
             leases: HashMap::new(),
+            held: HashMap::new(),
             next_host: HostId::FIRST.0,
         }
     }
@@ -107,6 +118,11 @@ impl State {
     /// The number of live classes and of addresses leased at `now`.
     pub fn counts(&self, now: u64) -> (usize, usize) {
         (self.classes.len(), self.leases.values().filter(|lease| lease.until > now).count())
+    }
+
+    /// The first class number that no flow can carry yet.
+    pub fn next_class(&self) -> u32 {
+        self.classes.next()
     }
 
     /// The names under which a host holds an address at `now`.
@@ -165,6 +181,10 @@ impl State {
         }
         let Some(snapshot) = self.snapshot.clone() else { return Err(LeaseError::Stale) };
         let Now { ms: now, utc } = now;
+        let fresh = request.addresses.iter().filter(|address| !self.leases.contains_key(&(request.host, **address)));
+        if self.held.get(&request.host).copied().unwrap_or(0) + fresh.count() > MAX_LEASES_PER_HOST {
+            return Err(LeaseError::Full);
+        }
         let ttl = request.ttl.clamp(MIN_LEASE, MAX_LEASE);
         let until = now + u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
         for address in &request.addresses {
@@ -182,7 +202,11 @@ impl State {
             lease.names.retain(|_, end| *end > now);
             let end = lease.names.entry(request.name.clone()).or_insert(until);
             *end = (*end).max(until);
+            shorten(&mut lease.names, &request.name);
             let set: BTreeSet<Name> = lease.names.keys().cloned().collect();
+            if self.classes.count(request.host) >= MAX_CLASSES_PER_HOST && !self.classes.has(request.host, &set) {
+                return Err(LeaseError::Full);
+            }
             let Some((class, made)) = self.classes.of(request.host, &set, false) else {
                 return Err(LeaseError::Kernel("all class numbers of this table are used".into()));
             };
@@ -204,7 +228,9 @@ impl State {
                 Value { data: Data::Mark(class), timeout_ms: Some(lease.until.saturating_sub(now)), comment: None };
             let family = usize::from(!address.is_ipv4());
             puts[family].insert(Key::MarkAddress(u32::from(request.host.0), *address), value);
-            self.leases.insert(key, lease);
+            if self.leases.insert(key, lease).is_none() {
+                *self.held.entry(request.host).or_default() += 1;
+            }
             out.touched.push(key);
         }
         Ok(())
@@ -221,11 +247,21 @@ impl State {
         for class in leased.opened {
             self.doors.remove(&class);
         }
+        self.recount();
+    }
+
+    /// Counts the leases of each host.
+    pub(super) fn recount(&mut self) {
+        self.held.clear();
+        for (host, _) in self.leases.keys() {
+            *self.held.entry(*host).or_default() += 1;
+        }
     }
 
     /// Drops what ended before `now` from memory (the kernel drops its own).
     pub fn sweep(&mut self, now: u64) {
         self.leases.retain(|_, lease| lease.until > now);
+        self.recount();
     }
 
     /// What windows open and shut at this moment: the transaction that opens, the one that shuts, and the new doors for
@@ -261,6 +297,15 @@ impl State {
     /// The name of a host by its number; `None` also for [`HostId::NOBODY`].
     pub fn host_name(&self, id: HostId) -> Option<&HostName> {
         self.hosts.iter().find(|(_, number)| **number == id).map(|(name, _)| name)
+    }
+}
+
+/// Keeps [`MAX_NAMES`], the one just asked for among them; those that end first go.
+fn shorten(names: &mut BTreeMap<Name, u64>, asked: &Name) {
+    while names.len() > MAX_NAMES {
+        let others = names.iter().filter(|(name, _)| *name != asked);
+        let Some(first) = others.min_by_key(|(_, end)| **end).map(|(name, _)| name.clone()) else { return };
+        names.remove(&first);
     }
 }
 

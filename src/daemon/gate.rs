@@ -373,7 +373,8 @@ impl Gate {
         self.policy = None;
         self.litter.clear();
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        self.state = State::new(Classes::first_of_table(seconds));
+        // Flows still carry the marks of this table, and it may have used numbers faster than the clock sets them aside.
+        self.state = State::new(Classes::first_of_table(seconds).max(self.state.next_class()));
         Ok(())
     }
 

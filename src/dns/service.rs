@@ -241,6 +241,7 @@ impl<J: Judge, L: Leaser> Service<J, L> {
         let ede = match error {
             LeaseError::Kernel(_) => Ede::NetworkError,
             LeaseError::Stale | LeaseError::Busy => Ede::NotReady,
+            LeaseError::Full => Ede::Other,
         };
         self.failed(query, ede, &error.to_string())
     }

@@ -6,6 +6,7 @@ use super::super::ir::{
     Action, Cond, Data, DataType, Direction, End, Family, Field, Key, KeyType, Lookup, States, Value, Verdict, proto,
 };
 use super::build::{Build, goto, jump, member, verdict};
+use super::hooks::passing;
 use super::hosts::segments;
 use super::names::{self, Owner};
 use crate::plan::ids::HostId;
@@ -52,6 +53,10 @@ pub(super) fn add(build: &mut Build<'_>) {
     for id in build.situation.recheck.clone() {
         let owner = dispatch.iter().find(|(host, _)| *host == id).map_or(Owner::Global, |(_, owner)| *owner);
         add_recheck(build, id, owner);
+    }
+    for icmp in [proto::ICMP, proto::ICMPV6] {
+        let error = vec![Cond::State(States::RELATED), Cond::Proto(icmp)];
+        build.rule(names::OPEN, error, passing(), "errors give no class");
     }
     build.rule(
         names::OPEN,
