@@ -116,7 +116,7 @@ fn packets_answers_and_explain_agree_with_the_reference() {
         for _ in 0..8 {
             trial.ask();
         }
-        for _ in 0..14 {
+        for _ in 0..12 {
             trial.send();
         }
         trial.be_called();

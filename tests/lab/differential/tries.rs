@@ -40,10 +40,6 @@ impl Trial {
         (number, if v4 { agent.v4 } else { agent.v6 }, interface, v4)
     }
 
-    fn told(&self) -> Vec<IpAddr> {
-        self.book.told.iter().map(|told| told.address).collect()
-    }
-
     /// A question to the gateway.
     pub fn ask(&mut self) {
         let (number, source, interface, v4) = self.somebody();
@@ -66,13 +62,23 @@ impl Trial {
         let decision = reference::decide_scope(&self.policy, source, &interface)
             .unwrap_or_else(|| reference::decide_name(&self.policy, host, Some(&asked)));
         self.must_explain(&decision, &told, &case);
-        let word = match due {
+        let word = match &due {
             Answer::OutOfScope => "out-of-scope",
             Answer::Blocked(reason) => reason.as_str(),
             Answer::Addresses(list) if list.is_empty() => "no addresses",
             Answer::Addresses(_) => "addresses",
         };
         self.agreed("answer", word);
+        if let Answer::Addresses(list) = due
+            && self.random.chance(50)
+        {
+            for address in list {
+                // At once, at another port, and by somebody who may never have asked.
+                self.send_to(number, address, Protocol::Tcp(443));
+                self.send_to(number, address, Protocol::Udp(8443));
+                self.send_to((number + 1) % 3, address, Protocol::Udp(443));
+            }
+        }
     }
 
     fn must_answer(&self, due: &Answer, reply: Result<Reply, Outcome>, case: &str) {
@@ -135,19 +141,31 @@ impl Trial {
     pub fn send(&mut self) {
         let (number, source, interface, v4) = self.somebody();
         let protocol = match self.random.below(20) {
-            0..=8 => Protocol::Tcp(self.random.pick(&OPEN)),
-            9..=14 => Protocol::Udp(self.random.pick(&OPEN)),
+            0..=8 => Protocol::Tcp(self.port()),
+            9..=14 => Protocol::Udp(self.port()),
             15 | 16 => Protocol::Echo,
             17 | 18 => return self.send_to_a_resolver(number, source, interface, v4),
             _ => Protocol::Other(STRANGE),
         };
-        let told = self.told();
+        let told: Vec<IpAddr> = self.book.told.iter().map(|told| told.address).collect();
         let destination = if self.random.chance(8) {
             let other = self.agent((number + 1) % 3).0;
             if v4 { other.v4 } else { other.v6 }
         } else {
             self.random.lab_destination(v4, &told)
         };
+        self.send_to(number, destination, protocol);
+    }
+
+    /// Most often one that everybody may use.
+    fn port(&mut self) -> u16 {
+        if self.random.chance(50) { 443 } else { self.random.pick(&OPEN) }
+    }
+
+    /// A flow of this agent.
+    fn send_to(&mut self, number: usize, destination: IpAddr, protocol: Protocol) {
+        let (agent, interface) = self.agent(number);
+        let source = if destination.is_ipv4() { agent.v4 } else { agent.v6 };
         let flow = Flow { source, interface, destination, protocol };
         let case = format!("{flow:?}");
         let decision = self.expect(&flow);
@@ -225,7 +243,7 @@ impl Trial {
         let (_, destination, _, v4) = self.somebody();
         let peer = &self.world.internet.peer;
         let source = if v4 { peer.v4 } else { peer.v6 };
-        let protocol = if self.random.chance(85) { Protocol::Tcp(self.random.pick(&OPEN)) } else { Protocol::Echo };
+        let protocol = if self.random.chance(85) { Protocol::Tcp(self.port()) } else { Protocol::Echo };
         let flow = Flow { source, interface: "wan", destination, protocol };
         let case = format!("called: {flow:?}");
         let decision = self.expect(&flow);
@@ -282,8 +300,7 @@ impl Trial {
     /// The same question through the tool, as a person asks it.
     pub fn ask_the_tool(&mut self) {
         let (_, source, interface, v4) = self.somebody();
-        let told = self.told();
-        let destination = self.random.lab_destination(v4, &told);
+        let destination = self.random.lab_destination(v4, &[]);
         let interface = self.assumed(interface);
         let flow = Flow { source, interface: &interface, destination, protocol: Protocol::Udp(443) };
         let due = reference::decide_flow(&self.policy, &flow, &self.book.leases());
