@@ -43,6 +43,10 @@ check: ## format, lints, unit tests: what to run before each commit
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo test --quiet --lib --bins
 
+.PHONY: fuzz
+fuzz: setup ## fuzz each reader of foreign octets: make fuzz SECONDS=600 (needs cargo-fuzz)
+	@fuzz/run $(or $(SECONDS),600) $(TARGETS)
+
 .PHONY: run
 run: setup ## the real thing on this host: make run POLICY=my-policy.json
 	@[ -n "$(POLICY)" ] || { echo "say which policy: make run POLICY=my-policy.json" >&2; exit 2; }

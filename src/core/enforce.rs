@@ -132,10 +132,12 @@ impl State {
         let mut ended: [Vec<Key>; 2] = [Vec::new(), Vec::new()];
         for (key, lease) in &self.leases {
             let (host, address) = *key;
+            // An answer that leads over a denied name would not be given now: what it opened goes with its flows.
+            let refused = self.classes.get(lease.class).is_some_and(|class| over_denied(class, snapshot));
             let kept: BTreeMap<_, _> = lease
                 .names
                 .iter()
-                .filter(|(name, _)| snapshot.decide_name(host, Some(name)).verdict == Decided::Allow)
+                .filter(|(name, _)| !refused && snapshot.decide_name(host, Some(name)).verdict == Decided::Allow)
                 .map(|(name, until)| (name.clone(), *until))
                 .collect();
             if kept.len() == lease.names.len() && classes.get(lease.class).is_some() {
@@ -210,7 +212,12 @@ fn net_classes(
 /// A class lives on if the policy allows one of its names and denies none of the names on the way.
 fn survives(class: &Class, snapshot: &Snapshot) -> bool {
     class.names.iter().any(|name| snapshot.decide_name(class.host, Some(name)).verdict == Decided::Allow)
-        && !class.links.iter().any(|link| snapshot.denied_link(class.host, link).is_some())
+        && !over_denied(class, snapshot)
+}
+
+/// Whether a name on the way to a class's addresses is denied.
+fn over_denied(class: &Class, snapshot: &Snapshot) -> bool {
+    class.links.iter().any(|link| snapshot.denied_link(class.host, link).is_some())
 }
 
 /// Whose rules differ between two tables.

@@ -17,6 +17,8 @@ mod resolver;
 mod service;
 mod settings;
 mod tcp;
+#[doc(hidden)]
+pub mod trial;
 mod udp;
 mod upstream;
 mod words;

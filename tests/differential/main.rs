@@ -421,3 +421,36 @@ fn a_repair_restores_what_somebody_took_away() {
         assert_eq!(broken, expected, "seed {seed}");
     }
 }
+
+#[test]
+fn an_address_that_a_chain_over_a_denied_name_gave_is_closed_again() {
+    let policy = |deny: &str| {
+        let text =
+            format!(r#"{{"version": 1, "allow": {{"domains": ["www.third.org"]}}, "deny": {{"domains": [{deny}]}}}}"#);
+        clawgress::policy::parse(&text).expect("a policy")
+    };
+    let mut gateway = Gateway::new(policy(""));
+    let name = |text: &str| Name::from_wire_labels(text.split('.').map(str::as_bytes)).expect("a name");
+    let (source, address) = (IpAddr::from([10, 1, 1, 7]), IpAddr::from([151, 101, 8, 8]));
+    let request = LeaseRequest {
+        revision: 1,
+        host: HostId::NOBODY,
+        name: name("www.third.org"),
+        links: vec![name("edge.other.net")],
+        addresses: vec![address],
+        ttl: Duration::from_secs(300),
+    };
+    let leased = gateway.state.lease(&[request], 0);
+    assert!(leased.results.iter().all(Result::is_ok));
+    apply(&mut gateway.kernel, &leased.ops).expect("a legal transaction");
+    let flow = Flow { source, interface: "lan1", destination: address, protocol: Protocol::Tcp(443) };
+    let run = |gateway: &Gateway, state, mark| run(&gateway.kernel, Hook::Forward, &packet(&flow, state, mark));
+    let opened = run(&gateway, States::NEW, 0);
+    assert_eq!(opened.end, Ending::Accept);
+
+    gateway.swap(policy(r#""*.other.net""#));
+    assert_eq!(run(&gateway, States::ESTABLISHED, opened.mark).end, Ending::Reset, "the flow is cut");
+    assert_eq!(run(&gateway, States::NEW, 0).end, Ending::Reset, "and the address is closed");
+    gateway.swap(policy(""));
+    assert_eq!(run(&gateway, States::NEW, 0).end, Ending::Reset, "for good: who wants it asks again");
+}

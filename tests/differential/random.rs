@@ -73,15 +73,15 @@ impl Random {
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
     }
 
-    fn chance(&mut self, percent: u64) -> bool {
+    pub fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[usize::try_from(self.below(from.len() as u64)).unwrap_or(0)]
     }
 
-    fn some<T: Copy + Into<Value>>(&mut self, from: &[T], percent: u64) -> Value {
+    pub fn some<T: Copy + Into<Value>>(&mut self, from: &[T], percent: u64) -> Value {
         from.iter().filter(|_| self.chance(percent)).map(|item| (*item).into()).collect()
     }
 

@@ -34,6 +34,7 @@ fn rounds(usual: usize) -> usize {
 
 mod daemon;
 mod deny;
+mod differential;
 mod dns;
 mod hosts;
 mod icmp;

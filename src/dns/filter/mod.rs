@@ -7,6 +7,7 @@
 //! path to the upstream does not vouch for it.
 
 mod service;
+mod told;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

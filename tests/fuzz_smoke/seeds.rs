@@ -1,0 +1,187 @@
+//! Makes the seeds that are not text: `UPDATE_SEEDS=1 cargo test --test fuzz_smoke seeds` (as root, for the kernel's).
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use clawgress::core::classes::Classes;
+use clawgress::core::state::{State, World};
+use clawgress::nft::{Kernel, Options};
+use clawgress::plan::ir::{Action, Cond, Data, Key, Set, Value};
+use clawgress::plan::ops::{Op, Table, diff};
+use clawgress::plan::situation::DnsDoor;
+use clawgress::policy::parse;
+use hickory_proto::op::{Edns, Message, OpCode, Query};
+use hickory_proto::rr::rdata::svcb::{
+    Alpn, EchConfigList, IpHint, Mandatory, SVCB, SvcParamKey as K, SvcParamValue as V,
+};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, HTTPS, MX, SOA, SRV, TXT};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+use crate::dns_filter::ASKED;
+use crate::root;
+
+fn name(text: &str) -> Name {
+    Name::from_ascii(text).expect("a name")
+}
+
+fn write(target: &str, file: &str, octets: &[u8]) {
+    let directory = root().join("fuzz/seeds").join(target);
+    fs::create_dir_all(&directory).expect("the tree is writable");
+    fs::write(directory.join(file), octets).expect("the tree is writable");
+}
+
+#[test]
+fn seeds_are_made_on_demand() {
+    if std::env::var_os("UPDATE_SEEDS").is_some() {
+        queries();
+        answers();
+        dumps();
+    }
+}
+
+fn queries() {
+    let wire = |text: &str, kind, change: &dyn Fn(&mut Message)| {
+        let mut message = Message::query();
+        message.metadata.id = 0x1234;
+        message.metadata.recursion_desired = true;
+        message.add_query(Query::query(name(text), kind));
+        change(&mut message);
+        message.to_vec().expect("a wire form")
+    };
+    let edns = |version: u8| {
+        move |message: &mut Message| {
+            let mut edns = Edns::new();
+            edns.set_max_payload(1232).set_version(version).set_dnssec_ok(true);
+            message.set_edns(edns);
+        }
+    };
+    let plain = &|_: &mut Message| {};
+    for (file, choice, octets) in [
+        ("allowed", 1, wire("Allowed.Example.", RecordType::A, plain)),
+        ("denied", 1, wire("x.bad.allowed.example.", RecordType::AAAA, plain)),
+        ("service", 0x82, wire("_sip._tcp.allowed.example.", RecordType::SRV, &edns(0))),
+        ("nothing-allowed", 0, wire("allowed.example.", RecordType::A, &edns(0))),
+        ("any", 0x82, wire("allowed.example.", RecordType::ANY, &edns(0))),
+        ("transfer", 0x81, wire("allowed.example.", RecordType::AXFR, plain)),
+        ("edns-1", 1, wire("allowed.example.", RecordType::A, &edns(1))),
+        ("outside", 3, wire("allowed.example.", RecordType::A, plain)),
+        ("notify", 1, wire("allowed.example.", RecordType::SOA, &|m| m.metadata.op_code = OpCode::Notify)),
+        ("root", 1, wire(".", RecordType::NS, &edns(0))),
+    ] {
+        write("dns_query", file, &[&[choice][..], &octets].concat());
+    }
+}
+
+fn answers() {
+    let record = |owner: &str, data| Record::from_rdata(name(owner), 300, data);
+    let a = |owner: &str, text: &str| record(owner, RData::A(A(text.parse().expect("an address"))));
+    let aaaa = |owner: &str, text: &str| record(owner, RData::AAAA(AAAA(text.parse().expect("an address"))));
+    let alias = |owner: &str, to: &str| record(owner, RData::CNAME(CNAME(name(to))));
+    let service = |priority, target: &str| {
+        let params = vec![
+            (K::Mandatory, V::Mandatory(Mandatory(vec![K::Alpn, K::Ipv4Hint]))),
+            (K::Alpn, V::Alpn(Alpn(vec!["h2".to_owned()]))),
+            (K::Ipv4Hint, V::Ipv4Hint(IpHint(vec![A::new(151, 101, 0, 1), A::new(192, 168, 10, 1)]))),
+            (K::EchConfigList, V::EchConfigList(EchConfigList(vec![0, 1, 2, 3]))),
+            (K::Ipv6Hint, V::Ipv6Hint(IpHint(vec![AAAA::new(0x2606, 0x4700, 0, 0, 0, 0, 0, 1)]))),
+        ];
+        SVCB::new(priority, name(target), params)
+    };
+    let soa = SOA::new(name("ns.example."), name("root.example."), 1, 3600, 600, 86400, 60);
+    let cases: Vec<(&str, u8, Vec<Record>)> = vec![
+        ("address", 0, vec![a(ASKED, "151.101.0.1"), a(ASKED, "10.1.2.3"), a(ASKED, "192.168.10.1")]),
+        ("address6", 1, vec![aaaa(ASKED, "2606:4700::34"), aaaa(ASKED, "::ffff:10.0.0.1"), aaaa(ASKED, "fd00:1::1")]),
+        (
+            "chain",
+            0,
+            vec![
+                alias(ASKED, "a.cdn.example."),
+                alias("a.cdn.example.", "b.cdn.example."),
+                a("b.cdn.example.", "151.101.0.2"),
+            ],
+        ),
+        ("loop", 0, vec![alias(ASKED, "a.cdn.example."), alias("a.cdn.example.", ASKED)]),
+        ("chain-to-denied", 0, vec![alias(ASKED, "x.bad.example."), a("x.bad.example.", "151.101.0.2")]),
+        ("watched", 0x40, vec![alias(ASKED, "x.bad.example."), a("x.bad.example.", "10.0.0.1")]),
+        ("https", 0x82, vec![record(ASKED, RData::HTTPS(HTTPS(service(1, "."))))]),
+        ("https-elsewhere", 2, vec![record(ASKED, RData::HTTPS(HTTPS(service(0, "a.cdn.example."))))]),
+        ("service", 3, vec![record(ASKED, RData::SVCB(service(1, ASKED)))]),
+        ("alias-asked", 4, vec![alias(ASKED, "x.bad.example."), alias(ASKED, "cdn.example.")]),
+        ("text", 5, vec![record(ASKED, RData::TXT(TXT::new(vec!["v=1".to_owned(), "x".repeat(80)])))]),
+        (
+            "mail",
+            6,
+            vec![
+                record(ASKED, RData::MX(MX::new(10, name("mail.bad.example.")))),
+                record(ASKED, RData::MX(MX::new(20, name("mail.example.")))),
+            ],
+        ),
+        ("srv", 7, vec![record(ASKED, RData::SRV(SRV::new(1, 2, 443, name("a.cdn.example."))))]),
+        ("nothing", 1, vec![]),
+    ];
+    for (file, choice, records) in cases {
+        let mut message = Message::response(7, OpCode::Query);
+        message.queries.push(Query::query(name(ASKED), RecordType::A));
+        message.answers = records;
+        message.authorities.push(record("example.", RData::SOA(soa.clone())));
+        let octets = message.to_vec().expect("a wire form");
+        write("dns_filter", file, &[&[choice, 3][..], &octets].concat());
+    }
+}
+
+fn dumps() {
+    let world = World {
+        dns4: DnsDoor::Redirect(53),
+        dns6: DnsDoor::Redirect(53),
+        dns_ports: [53].into(),
+        guarded: ["lan1".to_owned()].into(),
+        keep_tracking: false,
+        own: [].into(),
+    };
+    let policy = r#"{ "version": 1, "scope": { "sources": ["192.168.10.0/24", "fd00:10::/64"] },
+        "allow": { "ips": ["93.184.216.0/24", "2606:4700::1"] }, "deny": { "ips": ["0.0.0.0/8", "255.255.255.0/24"] },
+        "hosts": { "a": { "sources": ["192.168.10.10"] } } }"#;
+    let pending = State::new(Classes::first_of_table(0)).enforce(&parse(policy).expect("a policy"), &world, 1, 0);
+    let mut whole = Table::default();
+    clawgress::plan::apply::apply(&mut whole, &pending.delta.clone().into_ops()).expect("a legal transaction");
+    write("netlink_dump", "whole", &dump(&whole));
+    // Small ones: the shorter the input, the more of it a change reaches.
+    let sets = |keep: &dyn Fn(&str, &Set) -> bool| {
+        let sets = whole.sets.iter().filter(|(name, set)| keep(name, set)).map(|(name, set)| {
+            let plain = set.elements.iter().filter(|(_, value)| !matches!(value.data, Data::Verdict(_)));
+            let elements: BTreeMap<Key, Value> = plain.map(|(key, value)| (*key, value.clone())).collect();
+            (name.clone(), Set { spec: set.spec, elements })
+        });
+        Table { chains: BTreeMap::new(), sets: sets.collect() }
+    };
+    write("netlink_dump", "nothing", &dump(&Table::default()));
+    write("netlink_dump", "ranges", &dump(&sets(&|_, set| set.spec.interval)));
+    write("netlink_dump", "plain", &dump(&sets(&|_, set| !set.spec.interval && !set.spec.counter)));
+    let mut chains = whole.clone();
+    chains.sets.clear();
+    for chain in chains.chains.values_mut() {
+        chain.rules.retain(|rule| {
+            let alone = |cond: &Cond| !matches!(cond, Cond::In { .. });
+            let ends = |action: &Action| {
+                matches!(action, Action::Counter | Action::SetMark(_) | Action::Redirect(_) | Action::Reset)
+            };
+            rule.conds.iter().all(alone) && rule.actions.iter().all(ends)
+        });
+    }
+    chains.chains.retain(|_, chain| chain.base.is_some() || !chain.rules.is_empty());
+    write("netlink_dump", "chains", &dump(&chains));
+}
+
+/// What the kernel says of a table, in a namespace of its own.
+fn dump(table: &Table) -> Vec<u8> {
+    std::thread::scope(|scope| {
+        let work = || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root makes a namespace");
+            let mut kernel = Kernel::open(Options::default()).expect("the kernel's packet filter");
+            let ops = [vec![Op::AddTable], diff(&Table::default(), table).into_ops()].concat();
+            kernel.commit(&ops).expect("a table");
+            kernel.dump().expect("a dump")
+        };
+        scope.spawn(work).join().expect("a dump")
+    })
+}

@@ -1,0 +1,167 @@
+//! One decision in the real world: packets, DNS answers and the running daemon's `explain` against the reference, on
+//! random policies, flows and questions, over many changes of the policy with leases and flows that live on.
+//!
+//! `CASES` says how many (1000), `SEED` which. The interface that a packet comes in by cannot be told to `explain`; it
+//! answers for one that the policy is about, and is held to that.
+
+mod book;
+#[allow(dead_code, reason = "the universe here is the lab's")]
+#[path = "../../differential/random.rs"]
+mod random;
+mod tries;
+mod universe;
+
+use std::collections::BTreeMap;
+
+use clawgress::cli::client::Client;
+use clawgress::core::explain::Explanation;
+use clawgress::daemon::protocol::{Applied, Explain, Request};
+use clawgress::policy::model::Policy;
+use clawgress::policy::normalised;
+
+use book::Book;
+use random::Random;
+
+use crate::world::{Agent, World};
+
+/// Questions and flows that must agree where nothing else is said.
+const CASES: u64 = 1000;
+/// Every so many policies the tool is used in place of its protocol.
+const BY_TOOL: u64 = 10;
+
+fn number(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+/// The lab under a random policy, with what its agents were told and have open.
+struct Trial {
+    world: World,
+    daemon: Client,
+    random: Random,
+    seed: u64,
+    policy: Policy,
+    book: Book,
+    live: Vec<tries::Live>,
+    cases: u64,
+    /// What was compared, by kind and reason, and how often.
+    seen: BTreeMap<String, u64>,
+}
+
+impl Trial {
+    /// One case agreed.
+    fn agreed(&mut self, kind: &str, reason: &str) {
+        self.cases += 1;
+        *self.seen.entry(format!("{kind}: {reason}")).or_default() += 1;
+    }
+
+    /// What one needs to see the same again.
+    fn context(&self, case: &str) -> String {
+        format!(
+            "SEED={} case {}: {case}\ntold {:?}\npolicy {}\n",
+            self.seed,
+            self.cases,
+            self.book.told,
+            normalised(&self.policy)
+        )
+    }
+
+    fn agents(&self) -> [(&Agent, &'static str); 3] {
+        [(&self.world.a, "lan1"), (&self.world.b, "lan2"), (&self.world.c, "lan3")]
+    }
+
+    /// The agent with this number, and its interface on the gateway.
+    fn agent(&self, number: usize) -> (&Agent, &'static str) {
+        self.agents()[number]
+    }
+
+    fn import(&mut self, policy: Policy, by_tool: bool) {
+        let text = normalised(&policy).to_string();
+        if by_tool {
+            self.world.gateway.import(text);
+        } else {
+            let answer = self.daemon.ask(&Request::Import { policy: text }).expect("the daemon answers");
+            assert!(answer.success, "{answer:?}\n{}", normalised(&policy));
+            assert!(answer.data::<Applied>().expect("the answer to an import").applied);
+        }
+        self.policy = policy;
+        self.book.revise(&self.policy);
+    }
+
+    fn explain(&mut self, question: Explain) -> Explanation {
+        let answer = self.daemon.ask(&Request::Explain(question)).expect("the daemon answers");
+        assert!(answer.success, "{answer:?}");
+        answer.data().expect("an explanation")
+    }
+}
+
+#[test]
+fn packets_answers_and_explain_agree_with_the_reference() {
+    let mut world = world!();
+    world.gateway.unlimited_icmp();
+    let outside = &world.internet.peer.netns;
+    for (key, value) in [("net.ipv4.icmp_ratemask", "0"), ("net.ipv6.icmp.ratelimit", "0")] {
+        outside.sysctl(key, value);
+    }
+    let _inside = universe::furnish(&world);
+    let (seed, due) = (number("SEED", 20_261_120), number("CASES", CASES));
+    let mut random = Random::new(seed);
+    let policy = random.lab_policy();
+    world.gateway.enforce(normalised(&policy));
+    let daemon = Client::connect(&world.gateway.path("run")).expect("the daemon listens");
+    let (book, live, seen) = (Book::default(), Vec::new(), BTreeMap::new());
+    let mut trial = Trial { world, daemon, random, seed, policy, book, live, cases: 0, seen };
+    let (start, mut policies) = (std::time::Instant::now(), 0_u64);
+    while trial.cases < due {
+        policies += 1;
+        for _ in 0..8 {
+            trial.ask();
+        }
+        for _ in 0..12 {
+            trial.send();
+        }
+        trial.be_called();
+        if policies.is_multiple_of(BY_TOOL) {
+            trial.ask_the_tool();
+        }
+        let next = trial.random.lab_policy_like(&trial.policy);
+        trial.import(next, policies.is_multiple_of(BY_TOOL));
+        trial.go_on();
+    }
+    println!("SEED={seed}: {} cases over {policies} policies agree, in {:.1?}", trial.cases, start.elapsed());
+    for (what, times) in &trial.seen {
+        println!("{times:7}  {what}");
+    }
+    trial.must_have_seen_everything();
+}
+
+impl Trial {
+    /// A generator that meets only one kind of case would prove little.
+    fn must_have_seen_everything(&self) {
+        if self.cases < CASES {
+            return;
+        }
+        let all = [
+            "answer: addresses",
+            "answer: denied",
+            "answer: not-allowlisted",
+            "answer: out-of-scope",
+            "answer: rebinding",
+            "flow: allowed",
+            "flow: denied",
+            "flow: no-lease",
+            "flow: not-allowlisted",
+            "flow: out-of-scope",
+            "flow: port-not-allowed",
+            "port 53: answered by us",
+            "port 53: untouched",
+            "live flow: goes on",
+            "live flow: cut",
+            "called: allowed",
+            "called: refused",
+        ];
+        let missing: Vec<_> = all.iter().filter(|what| !self.seen.contains_key(**what)).collect();
+        assert!(missing.is_empty(), "the generator never met {missing:?}: {:?}", self.seen);
+        let allowed = self.seen["flow: allowed"];
+        assert!(allowed * 20 > self.cases, "only {allowed} of {} flows were allowed", self.cases);
+    }
+}
