@@ -47,9 +47,9 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
-/// What to do, and that nothing is lost.
+/// What to do. That the file is as it was is true of every failed write; what else came of it the caller tells.
 fn advice(error: &io::Error) -> &'static str {
-    if is_full(error) { "; nothing was changed, make room and try again" } else { "" }
+    if is_full(error) { "; make room and try again" } else { "" }
 }
 
 /// A system error as a person would say it, with what to do where that is known.
