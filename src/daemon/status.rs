@@ -9,7 +9,9 @@ use super::gate::Gate;
 use super::held;
 use super::protocol::{Check, Health, StateWord, Status};
 use super::revisions::{Revisions, sizes};
+use crate::nft::{Kernel as Writer, KernelError};
 use crate::plan::situation::DnsDoor;
+use crate::plan::table::names;
 use crate::policy::Policy;
 use crate::policy::model::Mode;
 use crate::store::Origin;
@@ -68,18 +70,38 @@ pub fn health(status: &Status) -> Health {
     Health { healthy: status.checks.iter().all(|check| check.ok), checks: status.checks.clone() }
 }
 
+/// The table of our name.
+enum Found {
+    Ours,
+    Foreign,
+    Nothing,
+}
+
+/// Asks for the smallest of our sets and not for the whole table: that can hold a hundred thousand leases, and while it is
+/// read no answer goes out.
+fn look(kernel: &mut Writer) -> Result<Found, KernelError> {
+    if kernel.elements(names::HOSTS)?.is_some() {
+        return Ok(Found::Ours);
+    }
+    Ok(match kernel.read()? {
+        None => Found::Nothing,
+        Some(found) if held::is_ours(&found) => Found::Ours,
+        Some(_) => Found::Foreign,
+    })
+}
+
 fn kernel(gate: &mut Gate, owned: bool) -> Kernel {
     let mut checks = Vec::new();
     let enforcing = gate.policy.is_some();
-    let table = gate.kernel().read();
-    let present = matches!(&table, Ok(Some(found)) if held::is_ours(found));
+    let table = look(gate.kernel());
+    let present = matches!(table, Ok(Found::Ours));
     checks.push(match (&table, &gate.drift) {
         (Err(error), _) => check("kernel", false, error.to_string()),
-        (Ok(Some(found)), _) if !enforcing && !held::is_ours(found) => check("kernel", false, held::NOT_OURS),
+        (Ok(Found::Foreign), _) => check("kernel", false, held::NOT_OURS),
         (_, Some(drift)) => check("kernel", false, format!("the table is not as it should be: {drift}")),
-        (Ok(None), _) if enforcing => check("kernel", false, "the table is gone; it is being restored"),
-        (Ok(None), _) => check("kernel", true, "there is no table: nothing is enforced"),
-        (Ok(Some(_)), _) => {
+        (Ok(Found::Nothing), _) if enforcing => check("kernel", false, "the table is gone; it is being restored"),
+        (Ok(Found::Nothing), _) => check("kernel", true, "there is no table: nothing is enforced"),
+        (Ok(Found::Ours), _) => {
             let (classes, leases) = gate.state.counts(gate.now());
             let lock = if owned { "locked against other programs" } else { "watched, and restored when changed" };
             let repairs = match gate.repairs {

@@ -61,7 +61,7 @@ pub fn words(error: &io::Error) -> String {
         ErrorKind::NotADirectory => "a part of the path is a file, not a directory".to_owned(),
         ErrorKind::StorageFull => "the disk is full".to_owned(),
         ErrorKind::QuotaExceeded => "the disk quota is used up".to_owned(),
-        ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
+        ErrorKind::ReadOnlyFilesystem => "the file system is read-only; mount it for writing".to_owned(),
         ErrorKind::AlreadyExists => "something else is there".to_owned(),
         // "No such device (os error 19)": the number helps nobody.
         _ => {
