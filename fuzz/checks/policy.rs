@@ -52,6 +52,7 @@ fn world() -> World {
         guarded: BTreeSet::from(["lan1".to_owned()]),
         keep_tracking: true,
         own: BTreeSet::new(),
+        zone: chrono_tz::Tz::UTC,
     }
 }
 

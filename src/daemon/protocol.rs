@@ -240,6 +240,9 @@ pub struct Applied {
     /// What is odd about the policy though legal.
     #[serde(default)]
     pub warnings: Vec<Diagnostic>,
+    /// What went wrong after it came into force, one sentence each: the disk was full and the like.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trouble: Vec<String>,
 }
 
 /// `history --json`

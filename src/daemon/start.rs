@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwapOption;
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, watch as channel};
 use tracing::{error, info, warn};
@@ -55,11 +56,20 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     for sentence in &settings.not_yet {
         warn!("{sentence}");
     }
+    // First what tells that another daemon runs: its port and its table would be misleading reasons.
+    let store = Store::open(&settings.policy, &settings.state_dir)?;
+    let socket = control::listen(&settings.runtime_dir)?;
+    let runtime_dir = settings.runtime_dir.clone();
+    let result = work(settings, store, socket).await;
+    control::remove(&runtime_dir);
+    result
+}
+
+async fn work(settings: Settings, store: Store, socket: UnixListener) -> anyhow::Result<()> {
     let counters = Arc::new(dns::Counters::default());
     let bound = dns::bind(&dns_settings(&settings)?, Arc::clone(&counters))?;
     let listen = bound.addresses();
-    let store = Store::open(&settings.policy, &settings.state_dir)?;
-    let (gate, owned) = open_gate(&settings, &store, &listen)?;
+    let (gate, owned, adopted) = open_gate(&settings, &store, &listen)?;
     let judge = gate.judge();
     let changed = gate.changed();
     let (handle, thread) = gate.spawn().context("cannot start the gate's thread")?;
@@ -67,7 +77,6 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     let mut revisions = Revisions::new(store, settings.policy.clone(), handle.clone());
     if let Err(why) = revisions.boot().await {
         // What an earlier run left in the kernel stays in force; without it there is nothing to protect yet.
-        error!("{why}");
         revisions.trouble.push(why);
     }
     report(&revisions);
@@ -81,7 +90,6 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         owned,
         settings: settings.clone(),
     });
-    let socket = control::listen(&settings.runtime_dir)?;
     let tasks = [
         tokio::spawn(bound.serve(judge, Arc::new(handle.clone()), wait(stopped.clone()))),
         tokio::spawn(control::serve(socket, Arc::clone(&office), wait(stopped.clone()))),
@@ -90,6 +98,14 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     ];
     if !owned {
         watch::table(handle.clone());
+    } else if adopted {
+        // Until it was taken over a moment ago, anybody could change it.
+        let handle = handle.clone();
+        tokio::spawn(async move {
+            if let Ok(Ok(true)) = handle.run(Gate::repair).await {
+                warn!("the table of the earlier run was not as it should be; it was restored");
+            }
+        });
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     info!("ready");
@@ -99,7 +115,6 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     for task in tasks {
         let _ = task.await;
     }
-    control::remove(&settings.runtime_dir);
     handle.stop();
     let _ = thread.join();
     info!("stopped; the kernel goes on enforcing (clawgress teardown opens the gateway)");
@@ -127,18 +142,15 @@ fn dns_settings(settings: &Settings) -> anyhow::Result<dns::Settings> {
     })
 }
 
-/// The gate over the kernel's table, and whether the table is locked against others.
-fn open_gate(settings: &Settings, store: &Store, listen: &[SocketAddr]) -> anyhow::Result<(Gate, bool)> {
+/// The gate over the kernel's table, whether the table is locked against others, and whether an earlier run made it.
+fn open_gate(settings: &Settings, store: &Store, listen: &[SocketAddr]) -> anyhow::Result<(Gate, bool, bool)> {
     let wanted = settings.kernel.lock_table;
     let mut kernel = Kernel::open(Options { own_table: wanted, ..Options::default() })?;
     let held = kernel.read()?;
     if let Some(held) = &held
         && !held::is_ours(held)
     {
-        bail!(
-            "there is a table \"inet clawgress\" that is not ours; look at it (nft list table inet clawgress) and remove it \
-             (nft delete table inet clawgress) or rename it, then start again"
-        );
+        bail!(held::NOT_OURS);
     }
     // A table that was made without a lock cannot be locked afterwards without a gap.
     let owned = wanted && kernel.features().owner && held.as_ref().is_none_or(|held| held.owned);
@@ -152,7 +164,7 @@ fn open_gate(settings: &Settings, store: &Store, listen: &[SocketAddr]) -> anyho
     let world = world::look(&mut kernel, listen, settings.dns.redirect, last.as_ref());
     let judge = Arc::new(ArcSwapOption::<Snapshot>::empty());
     let gate = Gate::open(kernel, world, last.as_ref(), judge)?;
-    Ok((gate, owned))
+    Ok((gate, owned, held.is_some()))
 }
 
 /// The policy that the earlier run enforced, if it can be told.
@@ -175,7 +187,7 @@ fn report(revisions: &Revisions) {
                 "unconfigured: no policy was ever stored, so nothing is enforced; import one: clawgress import --policy FILE"
             );
         }
-        None => error!("no policy is in force; import one: clawgress import --policy FILE"),
+        None => error!("no policy could be put in force; import one: clawgress import --policy FILE"),
     }
     for trouble in &revisions.trouble {
         error!("{trouble}");
@@ -205,7 +217,12 @@ async fn reload(office: &Arc<Office>) {
     }
     let mut revisions = office.revisions.lock().await;
     match revisions.apply(None, Origin::Cli).await {
-        Ok(accepted) => info!("read again: revision {} is in force", accepted.revision),
+        Ok(accepted) => {
+            info!("read again: revision {} is in force", accepted.revision);
+            for sentence in &accepted.trouble {
+                warn!("{sentence}");
+            }
+        }
         Err(rejected) => {
             error!("the stored policy is not enforced: {}", rejected.message);
             for mistake in &rejected.errors {

@@ -8,12 +8,16 @@ use chrono::{DateTime, Utc};
 
 use super::control::Office;
 use super::gate::Gate;
+use super::held;
 use super::protocol::{Check, Health, StateWord, Status};
 use super::revisions::{Revisions, sizes};
+use crate::nft::{Kernel as Writer, KernelError};
 use crate::plan::situation::DnsDoor;
+use crate::plan::table::names;
 use crate::policy::Policy;
 use crate::policy::model::Mode;
 use crate::policy::schedule::Moment;
+use crate::store::Origin;
 
 fn check(name: &str, ok: bool, message: impl Into<String>) -> Check {
     Check { name: name.into(), ok, message: message.into() }
@@ -37,6 +41,7 @@ pub async fn status(office: &Arc<Office>) -> Status {
     let revisions = office.revisions.lock().await;
     let mut checks = kernel.checks;
     checks.push(dns(office));
+    checks.extend(upstreams(office));
     checks.extend(policy(&revisions, kernel.inherited));
     checks.extend(windows(&revisions));
     let (drift, stored) = stored(&revisions);
@@ -69,17 +74,38 @@ pub fn health(status: &Status) -> Health {
     Health { healthy: status.checks.iter().all(|check| check.ok), checks: status.checks.clone() }
 }
 
+/// The table of our name.
+enum Found {
+    Ours,
+    Foreign,
+    Nothing,
+}
+
+/// Asks for the smallest of our sets and not for the whole table: that can hold a hundred thousand leases, and while it is
+/// read no answer goes out.
+fn look(kernel: &mut Writer) -> Result<Found, KernelError> {
+    if kernel.elements(names::HOSTS)?.is_some() {
+        return Ok(Found::Ours);
+    }
+    Ok(match kernel.read()? {
+        None => Found::Nothing,
+        Some(found) if held::is_ours(&found) => Found::Ours,
+        Some(_) => Found::Foreign,
+    })
+}
+
 fn kernel(gate: &mut Gate, owned: bool) -> Kernel {
     let mut checks = Vec::new();
     let enforcing = gate.policy.is_some();
-    let table = gate.kernel().read();
-    let present = matches!(table, Ok(Some(_)));
+    let table = look(gate.kernel());
+    let present = matches!(table, Ok(Found::Ours));
     checks.push(match (&table, &gate.drift) {
         (Err(error), _) => check("kernel", false, error.to_string()),
+        (Ok(Found::Foreign), _) => check("kernel", false, held::NOT_OURS),
         (_, Some(drift)) => check("kernel", false, format!("the table is not as it should be: {drift}")),
-        (Ok(None), _) if enforcing => check("kernel", false, "the table is gone; it is being restored"),
-        (Ok(None), _) => check("kernel", true, "there is no table: nothing is enforced"),
-        (Ok(Some(_)), _) => {
+        (Ok(Found::Nothing), _) if enforcing => check("kernel", false, "the table is gone; it is being restored"),
+        (Ok(Found::Nothing), _) => check("kernel", true, "there is no table: nothing is enforced"),
+        (Ok(Found::Ours), _) => {
             let (classes, leases) = gate.state.counts(gate.now().ms);
             let lock = if owned { "locked against other programs" } else { "watched, and restored when changed" };
             let repairs = match gate.repairs {
@@ -90,6 +116,10 @@ fn kernel(gate: &mut Gate, owned: bool) -> Kernel {
             check("kernel", true, format!("the table is in place, {lock}{repairs}; {leases} leases, {classes} classes"))
         }
     });
+    if let Some(why) = &gate.behind {
+        let message = format!("the table does not follow the machine's addresses and other tables: {why}");
+        checks.push(check("machine", false, message));
+    }
     if enforcing {
         for (family, door) in [("IPv4", gate.world.dns4), ("IPv6", gate.world.dns6)] {
             if door == DnsDoor::Closed {
@@ -133,15 +163,31 @@ fn dns(office: &Office) -> Check {
     check("dns", true, message)
 }
 
+/// Look-ups without an answer, in a row, that are no accident: one slow domain causes two or three.
+const SILENCE: u64 = 5;
+
+fn upstreams(office: &Office) -> Option<Check> {
+    let silence = office.counters.upstream_silence.load(Ordering::Relaxed);
+    (silence >= SILENCE).then(|| {
+        let message = format!(
+            "the last {silence} look-ups got no answer from any upstream, so allowed names do not resolve; see whether the \
+             servers of dns.upstreams (or /etc/resolv.conf) can be reached from here"
+        );
+        check("upstreams", false, message)
+    })
+}
+
 fn policy(revisions: &Revisions, inherited: bool) -> Vec<Check> {
-    if !revisions.trouble.is_empty() {
-        return revisions.trouble.iter().map(|trouble| check("policy", false, trouble.clone())).collect();
+    let mut checks: Vec<Check> =
+        revisions.trouble.iter().map(|trouble| check("policy", false, trouble.clone())).collect();
+    if inherited {
+        checks.push(check("policy", false, "the table of an earlier run is in force; import a policy to replace it"));
+    }
+    if !checks.is_empty() {
+        return checks;
     }
     vec![match &revisions.current {
         Some(current) => check("policy", true, format!("revision {} is in force", current.meta.revision)),
-        None if inherited => {
-            check("policy", false, "the table of an earlier run is in force; import a policy to replace it")
-        }
         None => check("policy", true, "none was ever stored; import one: clawgress import --policy FILE"),
     }]
 }
@@ -184,13 +230,19 @@ fn windows(revisions: &Revisions) -> Option<Check> {
 /// Whether what is stored is what is in force; it need not be (`apply FILE`), but somebody should know.
 fn stored(revisions: &Revisions) -> (bool, Option<Check>) {
     let Some(current) = &revisions.current else { return (false, None) };
-    let Ok(Some(text)) = revisions.store().stored_policy() else { return (false, None) };
-    let same = crate::policy::parse(&text).is_ok_and(|policy| crate::policy::digest(&policy) == current.meta.sha256);
-    if same {
-        return (false, None);
-    }
-    let message = "the stored policy is not the one in force; `clawgress apply` enforces the stored one";
-    (true, Some(check("stored", true, message)))
+    let (ok, message) = match revisions.store().stored_policy() {
+        Ok(Some(text)) => match crate::policy::parse(&text) {
+            Ok(policy) if crate::policy::digest(&policy) == current.meta.sha256 => return (false, None),
+            Ok(_) => {
+                (true, "the stored policy is not the one in force; `clawgress apply` enforces the stored one".into())
+            }
+            Err(_) => (false, "the stored policy is not valid any more; `clawgress check` tells what is wrong".into()),
+        },
+        // Who only ever applied files need not have stored one.
+        Ok(None) => (current.meta.origin == Origin::Cli, "no policy is stored; `clawgress import` stores one".into()),
+        Err(error) => (false, error.to_string()),
+    };
+    (true, Some(check("stored", ok, message)))
 }
 
 fn monitors(policy: &Policy) -> bool {

@@ -429,7 +429,7 @@ fn an_address_that_a_chain_over_a_denied_name_gave_is_closed_again() {
             format!(r#"{{"version": 1, "allow": {{"domains": ["www.third.org"]}}, "deny": {{"domains": [{deny}]}}}}"#);
         clawgress::policy::parse(&text).expect("a policy")
     };
-    let mut gateway = Gateway::new(policy(""));
+    let mut gateway = Gateway::new(policy(""), DateTime::UNIX_EPOCH);
     let name = |text: &str| Name::from_wire_labels(text.split('.').map(str::as_bytes)).expect("a name");
     let (source, address) = (IpAddr::from([10, 1, 1, 7]), IpAddr::from([151, 101, 8, 8]));
     let request = LeaseRequest {

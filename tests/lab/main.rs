@@ -36,6 +36,7 @@ mod daemon;
 mod deny;
 mod differential;
 mod dns;
+mod faults;
 mod hosts;
 mod icmp;
 mod kill9;
