@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use arc_swap::ArcSwapOption;
 use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Mutex, watch as channel};
 use tracing::{error, info, warn};
 
@@ -56,16 +56,18 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     for sentence in &settings.not_yet {
         warn!("{sentence}");
     }
+    // Before anything else: a signal that comes while we start must not end us.
+    let signals = Signals::take()?;
     // First what tells that another daemon runs: its port and its table would be misleading reasons.
     let store = Store::open(&settings.policy, &settings.state_dir)?;
     let socket = control::listen(&settings.runtime_dir)?;
     let runtime_dir = settings.runtime_dir.clone();
-    let result = work(settings, store, socket).await;
+    let result = work(settings, store, socket, signals).await;
     control::remove(&runtime_dir);
     result
 }
 
-async fn work(settings: Settings, store: Store, socket: UnixListener) -> anyhow::Result<()> {
+async fn work(settings: Settings, store: Store, socket: UnixListener, signals: Signals) -> anyhow::Result<()> {
     let counters = Arc::new(dns::Counters::default());
     let bound = dns::bind(&dns_settings(&settings)?, Arc::clone(&counters))?;
     let listen = bound.addresses();
@@ -107,7 +109,7 @@ async fn work(settings: Settings, store: Store, socket: UnixListener) -> anyhow:
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     info!("ready");
-    until_told(&office).await?;
+    until_told(&office, signals).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let _ = stop.send(true);
     for task in tasks {
@@ -192,16 +194,30 @@ fn report(revisions: &Revisions) {
     }
 }
 
+/// The signals that mean something to the daemon.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn take() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Returns at SIGTERM or SIGINT; SIGHUP reads settings and policy again.
-async fn until_told(office: &Arc<Office>) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+async fn until_told(office: &Arc<Office>, mut signals: Signals) {
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => reload(office).await,
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = signals.hangup.recv() => reload(office).await,
         }
     }
 }
