@@ -20,6 +20,10 @@ help: ## this list
 setup: ## install the Debian packages that are missing
 	@packaging/setup build lab
 
+.PHONY: setup-peers
+setup-peers:
+	@packaging/setup build lab peers
+
 .PHONY: demo
 demo: setup ## watch two agents meet their policy, in a lab of namespaces
 	@echo "demo: building (the first time takes some minutes)"
@@ -27,7 +31,7 @@ demo: setup ## watch two agents meet their policy, in a lab of namespaces
 	@$(ROOT) target/debug/examples/demo
 
 .PHONY: test
-test: setup ## everything: unit, golden, property, and the lab with packets (root)
+test: setup-peers ## everything: unit, golden, property, and the lab with packets (root)
 	@mkdir -p target
 	@status=0; cargo test --no-fail-fast $(RUNNER) 2>&1 | tee target/test.log || status=$$?; \
 	awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } \

@@ -153,7 +153,9 @@ fn flows(policy: &Policy, kernel: &Table) {
             let protocol = protocols[turn % protocols.len()];
             let interface = interfaces[turn % interfaces.len()];
             let flow = Flow { source: *source, interface, destination: *destination, protocol };
-            let due = reference::decide_flow(policy, &flow, &[]);
+            let moment =
+                clawgress::policy::schedule::Moment::of(policy, chrono::DateTime::UNIX_EPOCH, chrono_tz::Tz::UTC);
+            let due = reference::decide_flow_at(policy, &flow, &[], Some(&moment));
             let got = run(kernel, Hook::Forward, &packet(&flow)).end;
             let refused = if matches!(protocol, Protocol::Tcp(_)) { Ending::Reset } else { Ending::Prohibit };
             let wanted = if due.verdict == Verdict::Block { refused } else { Ending::Accept };

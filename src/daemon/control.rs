@@ -12,7 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, Semaphore};
 use tracing::{info, warn};
 
-use super::gate::Handle;
+use super::handle::Handle;
 use super::protocol::{Applied, History, MAX_LINE, Request, Response, Stored, Text, TornDown};
 use super::revisions::{Accepted, Rejected, Revisions};
 use super::{explain, status};

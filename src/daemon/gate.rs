@@ -5,7 +5,7 @@
 //! that runs between two groups.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::Receiver;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
@@ -15,7 +15,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::core::Pending;
 use crate::core::classes::Classes;
 use crate::core::doors::Now;
-use crate::core::lease::{Acked, LeaseError, LeaseRequest, Leaser};
+use crate::core::lease::{Acked, LeaseError, LeaseRequest};
 use crate::core::state::{State, World};
 use crate::nft::{ErrorKind, Kernel, KernelError};
 use crate::plan::ops::{Delta, Op, Table, diff};
@@ -23,80 +23,11 @@ use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
 use crate::policy::schedule::Moment;
 
+use super::handle::{EndsTheProcess, Handle, Message};
 use super::{blame, held, world};
 
-/// Requests that may wait for the gate; beyond it answers fail at once instead of piling up.
-const QUEUE: usize = 8192;
 /// Leases that go into one transaction.
 const GROUP: usize = 256;
-
-type Job = Box<dyn FnOnce(&mut Gate) + Send>;
-
-enum Message {
-    Lease(LeaseRequest, oneshot::Sender<Result<Acked, LeaseError>>),
-    Job(Job),
-    Stop,
-}
-
-/// A way to reach the gate from any thread.
-#[derive(Clone)]
-pub struct Handle {
-    queue: SyncSender<Message>,
-}
-
-/// The gate is gone; the process is ending.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the daemon is stopping")]
-pub struct Stopped;
-
-impl Handle {
-    /// Runs `job` on the gate's thread and gives its result.
-    ///
-    /// # Errors
-    /// The gate has stopped.
-    pub async fn run<R: Send + 'static>(
-        &self,
-        job: impl FnOnce(&mut Gate) -> R + Send + 'static,
-    ) -> Result<R, Stopped> {
-        let (done, result) = oneshot::channel();
-        let message = Message::Job(Box::new(move |gate| {
-            let _ = done.send(job(gate));
-        }));
-        let queue = self.queue.clone();
-        // The queue is full only in a flood of leases; waiting for a place must not hold up the runtime.
-        tokio::task::spawn_blocking(move || queue.send(message)).await.map_err(|_| Stopped)?.map_err(|_| Stopped)?;
-        result.await.map_err(|_| Stopped)
-    }
-
-    /// Ends the gate's thread. What the kernel enforces stays.
-    pub fn stop(&self) {
-        let _ = self.queue.send(Message::Stop);
-    }
-}
-
-impl Leaser for Handle {
-    async fn lease(&self, request: LeaseRequest) -> Result<Acked, LeaseError> {
-        let (done, result) = oneshot::channel();
-        match self.queue.try_send(Message::Lease(request, done)) {
-            Ok(()) => result.await.unwrap_or_else(|_| Err(LeaseError::Kernel(Stopped.to_string()))),
-            Err(TrySendError::Full(_)) => Err(LeaseError::Busy),
-            Err(TrySendError::Disconnected(_)) => Err(LeaseError::Kernel(Stopped.to_string())),
-        }
-    }
-}
-
-/// Ends the process when its thread panics: without that thread nothing works, and a supervisor restarts only what has
-/// ended. The kernel goes on enforcing.
-pub struct EndsTheProcess(pub &'static str);
-
-impl Drop for EndsTheProcess {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            tracing::error!("{} failed, so the daemon ends; the kernel goes on enforcing", self.0);
-            std::process::abort();
-        }
-    }
-}
 
 /// Why a revision is not in force. Nothing changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -216,13 +147,13 @@ impl Gate {
 
     /// Starts the gate's thread.
     pub fn spawn(self) -> std::io::Result<(Handle, std::thread::JoinHandle<()>)> {
-        let (queue, requests) = sync_channel(QUEUE);
+        let (handle, requests) = super::handle::queue();
         let work = move || {
             let _guard = EndsTheProcess("the gate");
             self.serve(&requests);
         };
         let thread = std::thread::Builder::new().name("gate".into()).spawn(work)?;
-        Ok((Handle { queue }, thread))
+        Ok((handle, thread))
     }
 
     fn serve(mut self, requests: &Receiver<Message>) {

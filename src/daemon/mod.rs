@@ -8,6 +8,7 @@ mod blame;
 mod control;
 mod explain;
 mod gate;
+mod handle;
 mod held;
 pub mod protocol;
 mod revisions;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use chrono::Utc;
 use tracing::warn;
 
-use super::gate::Handle;
+use super::handle::Handle;
 use crate::policy::{Diagnostic, Policy, digest, not_yet_enforced, parse_with_warnings};
 use crate::store::{Origin, Revision, RevisionMeta, Store, StoreError};
 

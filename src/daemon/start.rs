@@ -56,16 +56,18 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     for sentence in &settings.not_yet {
         warn!("{sentence}");
     }
+    // Before anything else: a signal that comes while we start must not end us.
+    let signals = Signals::take()?;
     // First what tells that another daemon runs: its port and its table would be misleading reasons.
     let store = Store::open(&settings.policy, &settings.state_dir)?;
     let socket = control::listen(&settings.runtime_dir)?;
     let runtime_dir = settings.runtime_dir.clone();
-    let result = work(settings, store, socket).await;
+    let result = work(settings, store, socket, signals).await;
     control::remove(&runtime_dir);
     result
 }
 
-async fn work(settings: Settings, store: Store, socket: UnixListener) -> anyhow::Result<()> {
+async fn work(settings: Settings, store: Store, socket: UnixListener, signals: Signals) -> anyhow::Result<()> {
     let counters = Arc::new(dns::Counters::default());
     let bound = dns::bind(&dns_settings(&settings)?, Arc::clone(&counters))?;
     let listen = bound.addresses();
@@ -107,8 +109,6 @@ async fn work(settings: Settings, store: Store, socket: UnixListener) -> anyhow:
             }
         });
     }
-    // Heard before anybody is told that we are there: a signal to a process that does not listen ends it.
-    let signals = Signals::listen()?;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     info!("ready");
     until_told(&office, signals).await;
@@ -196,7 +196,7 @@ fn report(revisions: &Revisions) {
     }
 }
 
-/// The signals that the daemon minds.
+/// The signals that mean something to the daemon.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -204,7 +204,7 @@ struct Signals {
 }
 
 impl Signals {
-    fn listen() -> std::io::Result<Self> {
+    fn take() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

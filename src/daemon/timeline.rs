@@ -14,7 +14,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use tokio::sync::{Notify, mpsc};
 use tracing::{error, info, warn};
 
-use super::gate::Handle;
+use super::handle::Handle;
 
 /// How far ahead the timer is set where no window changes, in seconds, so that it notices when the clock is set.
 const FAR: i64 = 30 * 24 * 3600;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::gate::{EndsTheProcess, Handle};
+use super::handle::{EndsTheProcess, Handle};
 use super::world;
 use crate::nft::{Event, Watch};
 

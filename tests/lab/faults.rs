@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use crate::world::{World, binary};
-use crate::{OTHER, SITE};
+use crate::{OTHER, SITE, rounds};
 
 /// A repair, or news in `status`, is there within this.
 const SOON: Duration = Duration::from_secs(1);
@@ -248,22 +248,37 @@ fn upstreams_that_say_nothing_make_the_gateway_unhealthy_until_they_answer() {
 fn an_import_on_its_way_is_ended_and_answered_before_the_daemon_ends() {
     let mut world = world!();
     world.gateway.enforce(policy());
-    let ips: Vec<String> =
-        (0..20_000u32).map(|n| std::net::Ipv4Addr::from_bits(0x2d00_0000 + n * 2).to_string()).collect();
-    let big = json!({ "version": 1, "allow": { "ips": ips } }).to_string();
-    let gateway = &world.gateway;
-    let ran = std::thread::scope(|scope| {
-        let import = scope.spawn(|| gateway.tool_reading(&["import", "--policy", "-"], &big));
-        // Long enough to be read, not long enough to be done.
-        std::thread::sleep(Duration::from_millis(150));
-        kill(Pid::from_raw(gateway.pid().expect("it runs").cast_signed()), Signal::SIGTERM).expect("our child");
-        import.join().expect("the tool ends")
-    });
-    world.gateway.terminate();
-    let stored = std::fs::read_to_string(world.gateway.path("policy.json")).expect("it is there");
-    assert_eq!(ran.code == Some(0), stored == big, "the tool says what was done: {}{}", ran.stdout, ran.stderr);
-    let said = &ran.stderr;
-    assert!(!said.contains("without an answer"), "{said}");
+    for round in 0..u32::try_from(rounds(12)).expect("not that many") {
+        let new =
+            json!({ "version": 1, "allow": { "ips": [SITE, std::net::Ipv4Addr::from_bits(0x2d00_0000 + round)] } });
+        let new = new.to_string();
+        let (gateway, daemon) = (&world.gateway, world.gateway.pid().expect("it runs").cast_signed());
+        let ran = std::thread::scope(|scope| {
+            let import = scope.spawn(|| gateway.tool_reading(&["import", "--policy", "-"], &new));
+            std::thread::sleep(Duration::from_millis(u64::from(round % 6) * 4 + 6));
+            kill(Pid::from_raw(daemon), Signal::SIGTERM).expect("the daemon is our child");
+            import.join().expect("the tool ends")
+        });
+        world.gateway.terminate();
+        let stored = std::fs::read_to_string(world.gateway.path("policy.json")).expect("it is there");
+        assert_eq!(ran.code == Some(0), stored == new, "the tool says what was done: {}{}", ran.stdout, ran.stderr);
+        assert!(!ran.stderr.contains("without an answer"), "round {round}: {}", ran.stderr);
+        world.gateway.start();
+        assert_eq!(world.gateway.tool(&["health"]).code, Some(0));
+    }
+}
+
+#[test]
+fn a_signal_right_after_readiness_is_understood() {
+    let mut world = world!();
+    world.gateway.store(policy());
+    for _ in 0..rounds(10) {
+        world.gateway.start();
+        world.gateway.hangup();
+        let told = world.gateway.tool(&["status"]);
+        assert_eq!(told.code, Some(0), "the daemon is alive: {}{}", told.stderr, world.gateway.log());
+        assert!(world.gateway.terminate().success());
+    }
 }
 
 /// A small disk of its own over a directory; gone with the value.

@@ -1,0 +1,88 @@
+//! The way to the gate from any thread: a bounded queue.
+
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+
+use tokio::sync::oneshot;
+
+use super::gate::Gate;
+use crate::core::lease::{Acked, LeaseError, LeaseRequest, Leaser};
+
+/// Requests that may wait for the gate; beyond it answers fail at once instead of piling up.
+const QUEUE: usize = 8192;
+/// A gate's queue: the way in, and what comes out of it.
+pub(super) fn queue() -> (Handle, Receiver<Message>) {
+    let (queue, requests) = sync_channel(QUEUE);
+    (Handle { queue }, requests)
+}
+
+pub(super) type Job = Box<dyn FnOnce(&mut Gate) + Send>;
+
+/// What the gate is asked for.
+pub(super) enum Message {
+    /// A lease, and where the answer goes.
+    Lease(LeaseRequest, oneshot::Sender<Result<Acked, LeaseError>>),
+    /// Anything else.
+    Job(Job),
+    /// The end.
+    Stop,
+}
+
+/// A way to reach the gate from any thread.
+#[derive(Clone)]
+pub struct Handle {
+    queue: SyncSender<Message>,
+}
+
+/// The gate is gone; the process is ending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the daemon is stopping")]
+pub struct Stopped;
+
+impl Handle {
+    /// Runs `job` on the gate's thread and gives its result.
+    ///
+    /// # Errors
+    /// The gate has stopped.
+    pub async fn run<R: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Gate) -> R + Send + 'static,
+    ) -> Result<R, Stopped> {
+        let (done, result) = oneshot::channel();
+        let message = Message::Job(Box::new(move |gate| {
+            let _ = done.send(job(gate));
+        }));
+        let queue = self.queue.clone();
+        // The queue is full only in a flood of leases; waiting for a place must not hold up the runtime.
+        tokio::task::spawn_blocking(move || queue.send(message)).await.map_err(|_| Stopped)?.map_err(|_| Stopped)?;
+        result.await.map_err(|_| Stopped)
+    }
+
+    /// Ends the gate's thread. What the kernel enforces stays.
+    pub fn stop(&self) {
+        let _ = self.queue.send(Message::Stop);
+    }
+}
+
+impl Leaser for Handle {
+    async fn lease(&self, request: LeaseRequest) -> Result<Acked, LeaseError> {
+        let (done, result) = oneshot::channel();
+        match self.queue.try_send(Message::Lease(request, done)) {
+            Ok(()) => result.await.unwrap_or_else(|_| Err(LeaseError::Kernel(Stopped.to_string()))),
+            Err(TrySendError::Full(_)) => Err(LeaseError::Busy),
+            Err(TrySendError::Disconnected(_)) => Err(LeaseError::Kernel(Stopped.to_string())),
+        }
+    }
+}
+
+/// Ends the process when its thread panics: without that thread nothing works, and a supervisor restarts only what has
+/// ended. The kernel goes on enforcing.
+pub struct EndsTheProcess(pub &'static str);
+
+impl Drop for EndsTheProcess {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("{} failed, so the daemon ends; the kernel goes on enforcing", self.0);
+            std::process::abort();
+        }
+    }
+}
