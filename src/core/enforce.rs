@@ -273,10 +273,11 @@ fn moved_sources(old: &Table, new: &Table, family: Family, into: &mut BTreeSet<H
 fn starts<'t>(table: &'t Table, stem: &str, family: Family) -> HashMap<HostId, &'t Ident> {
     let find = |stem: &str| names::find(&table.sets, &names::of(stem, family));
     let (Some(hosts), Some(views)) = (find("host"), find(stem)) else { return HashMap::new() };
-    let found = hosts.elements.iter().filter_map(|(range, host)| match (&host.data, &views.elements.get(range)?.data) {
-        (Data::Mark(id), Data::Verdict(Verdict::Jump(chain))) => Some((HostId(u16::try_from(*id).ok()?), chain)),
-        _ => None,
-    });
+    let found =
+        hosts.elements.iter().filter_map(|(range, host)| match (&host.data, &views.elements.get(range)?.data) {
+            (Data::Mark(id), Data::Verdict(Verdict::Jump(chain))) => Some((HostId(u16::try_from(*id).ok()?), chain)),
+            _ => None,
+        });
     found.collect()
 }
 

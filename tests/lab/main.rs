@@ -35,6 +35,7 @@ fn rounds(usual: usize) -> usize {
 mod daemon;
 mod deny;
 mod dns;
+mod foreign;
 mod hosts;
 mod icmp;
 mod kill9;
