@@ -238,18 +238,20 @@ impl Changes {
         let mut any = guards.clone();
         // Hosts that inherit share their chains, so each pair of chains is compared once.
         let mut seen: HashMap<(Option<&Ident>, Option<&Ident>, bool), bool> = HashMap::new();
-        for id in hosts.chain([HostId::NOBODY]) {
-            for family in Family::BOTH {
-                for stem in ["view", "reply"] {
-                    let (before, after) = (start(old, stem, family, id), start(new, stem, family, id));
+        let hosts: Vec<HostId> = hosts.chain([HostId::NOBODY]).collect();
+        for family in Family::BOTH {
+            for stem in ["view", "reply"] {
+                let (before, after) = (starts(old, stem, family), starts(new, stem, family));
+                for id in &hosts {
+                    let (before, after) = (before.get(id).copied(), after.get(id).copied());
                     for whole in [false, true] {
                         let differs = *seen
                             .entry((before, after, whole))
                             .or_insert_with(|| reach(old, before, whole) != reach(new, after, whole));
                         if differs {
-                            any.insert(id);
+                            any.insert(*id);
                             if !whole {
-                                guards.insert(id);
+                                guards.insert(*id);
                             }
                         }
                     }
@@ -276,13 +278,16 @@ fn moved_sources(old: &Table, new: &Table, family: Family, into: &mut BTreeSet<H
     }
 }
 
-/// The chain in which a host's view begins.
-fn start<'t>(table: &'t Table, stem: &str, family: Family, id: HostId) -> Option<&'t Ident> {
-    let value = table.sets.get(&names::of(stem, family))?.elements.get(&Key::Mark(u32::from(id.0)))?;
-    match &value.data {
-        Data::Verdict(Verdict::Jump(chain)) => Some(chain),
-        _ => None,
-    }
+/// The chains in which the views of hosts begin; a host without sources of the family has none.
+fn starts<'t>(table: &'t Table, stem: &str, family: Family) -> HashMap<HostId, &'t Ident> {
+    let find = |stem: &str| names::find(&table.sets, &names::of(stem, family));
+    let (Some(hosts), Some(views)) = (find("host"), find(stem)) else { return HashMap::new() };
+    let found =
+        hosts.elements.iter().filter_map(|(range, host)| match (&host.data, &views.elements.get(range)?.data) {
+            (Data::Mark(id), Data::Verdict(Verdict::Jump(chain))) => Some((HostId(u16::try_from(*id).ok()?), chain)),
+            _ => None,
+        });
+    found.collect()
 }
 
 /// Everything that a view says: its rules and the elements of the sets they look into. Not `whole`: only the part
@@ -298,7 +303,7 @@ fn reach<'t>(
         for rule in table.chains.get(name).map_or(&[][..], |chain| &chain.rules) {
             match rule.actions.last() {
                 Some(Action::Verdict(Verdict::Jump(to))) => chains.push(to),
-                Some(Action::Verdict(Verdict::Goto(to))) if !whole && **to == *names::OPEN => continue,
+                Some(Action::Verdict(Verdict::Goto(to))) if !whole && to.starts_with(names::OPEN) => continue,
                 _ => {}
             }
             let sets = rule.conds.iter().filter_map(|cond| match cond {

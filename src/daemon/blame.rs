@@ -23,7 +23,7 @@ fn set_line(set: &str, policy: &Policy, hosts: &BTreeMap<HostName, HostId>) -> O
     // Interval sets have a digest behind their name.
     let set = set.split_once('.').map_or(set, |(name, _)| name);
     match set {
-        "host4" | "host6" | "hosts" => return Some("/hosts".into()),
+        "host4" | "host6" | "hosts" | "view4" | "view6" | "reply4" | "reply6" => return Some("/hosts".into()),
         "scope4" | "scope6" => return policy.scope.sources.as_ref().map(|list| list.path.to_string()),
         _ => {}
     }

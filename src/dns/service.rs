@@ -104,13 +104,20 @@ impl<J: Judge, L: Leaser> Service<J, L> {
         }
     }
 
+    /// Among whose connections a client counts.
+    pub fn host(&self, client: &Client) -> HostId {
+        let judge = self.judge.load();
+        let host = judge.as_ref().and_then(|judge| judge.client(client.source, client.interface.as_deref()));
+        host.unwrap_or(OUTSIDERS)
+    }
+
     /// Decides by the policy in force now.
     fn rule(&self, query: &Query, client: &Client) -> Ruling<J> {
         let Some(judge) = self.judge.load_full() else {
             return Ruling::Reply(self.failed(query, Ede::NotReady, "no policy is in force yet"));
         };
         let Some(host) = judge.client(client.source, client.interface.as_deref()) else {
-            return self.outsider(query);
+            return self.outsider(query, client);
         };
         let name = query.policy_name();
         let decision = judge.decide_name(host, name.as_ref(), Utc::now());
@@ -120,18 +127,23 @@ impl<J: Judge, L: Leaser> Service<J, L> {
                 None => Ruling::Allowed(judge, host, decision),
             },
             (Verdict::Block, Mode::Monitor) => Ruling::Unpoliced(host),
-            (Verdict::OutOfScope, _) => self.outsider(query),
+            (Verdict::OutOfScope, _) => self.outsider(query, client),
             (Verdict::Block, Mode::Enforce) => Ruling::Reply(self.blocked(query, &decision, None)),
         }
     }
 
-    fn outsider(&self, query: &Query) -> Ruling<J> {
+    fn outsider(&self, query: &Query, client: &Client) -> Ruling<J> {
+        // Every agent has a link-local address besides the one by which it is in scope.
+        let neighbour = match client.source {
+            IpAddr::V4(address) => address.is_link_local(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        };
         match self.out_of_scope {
-            OutOfScope::Forward => match not_served(query) {
+            OutOfScope::Forward if !neighbour => match not_served(query) {
                 Some(bytes) => Ruling::Reply(bytes),
                 None => Ruling::Unpoliced(OUTSIDERS),
             },
-            OutOfScope::Refuse => Ruling::Reply(reply::failure(
+            OutOfScope::Forward | OutOfScope::Refuse => Ruling::Reply(reply::failure(
                 query,
                 ResponseCode::Refused,
                 Ede::Prohibited,

@@ -5,6 +5,7 @@
 //! connections. The answers are the same octets that UDP would send.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,10 +24,14 @@ use super::interfaces::by_route;
 use super::query::Transport;
 use super::service::{Client, Service, Step};
 use crate::core::judge::Judge;
-use crate::core::lease::Leaser;
+use crate::core::lease::{HostId, Leaser};
 
 /// Connections at most, over all sources.
-const MAX_CONNECTIONS: usize = 1024;
+const MAX_CONNECTIONS: usize = 4096;
+/// Connections of one host at most: a host may own more addresses than there are connections.
+const MAX_PER_HOST: usize = 256;
+/// The same for all clients together that belong to no host, and for those outside the scope.
+const MAX_PER_REST: usize = 1024;
 /// Connections of one source address at most.
 const MAX_PER_SOURCE: usize = 32;
 /// A connection without a new query for this long is closed (RFC 7766 section 6.2.3: a few seconds).
@@ -44,12 +49,15 @@ pub(super) async fn serve<J: Judge, L: Leaser>(
 ) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => match connections.admit(peer.ip()) {
-                Some(place) => {
-                    tokio::spawn(converse(stream, peer, Arc::clone(&service), place));
+            Ok((stream, peer)) => {
+                let client = Client { source: peer.ip().to_canonical(), interface: by_route(peer) };
+                match connections.admit(peer.ip(), service.host(&client)) {
+                    Some(place) => {
+                        tokio::spawn(converse(stream, peer, client, Arc::clone(&service), place));
+                    }
+                    None => Counters::bump(&service.counters.dropped_overload),
                 }
-                None => Counters::bump(&service.counters.dropped_overload),
-            },
+            }
             Err(error) => {
                 tracing::debug!(%error, "a connection was not accepted");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -61,11 +69,11 @@ pub(super) async fn serve<J: Judge, L: Leaser>(
 async fn converse<J: Judge, L: Leaser>(
     stream: TcpStream,
     peer: SocketAddr,
+    client: Client,
     service: Arc<Service<J, L>>,
     _place: Place,
 ) {
     let _ = stream.set_nodelay(true);
-    let client = Client { source: peer.ip().to_canonical(), interface: by_route(peer) };
     let (framed, answers) = Framed::from_stream_with_buffer_size(AsyncIoTokioAsStd(stream), peer, MAX_UNREAD);
     let mut queries = TimeoutStream::new(framed, IDLE);
     // They end with the connection: nobody reads their answers any more.
@@ -97,35 +105,53 @@ fn send(mut answers: BufDnsStreamHandle, peer: SocketAddr, bytes: Vec<u8>) {
 /// The connections that are open.
 #[derive(Clone, Default)]
 pub(super) struct Connections {
-    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    open: Arc<Mutex<Open>>,
+}
+
+#[derive(Default)]
+struct Open {
+    total: usize,
+    by_source: HashMap<IpAddr, usize>,
+    by_host: HashMap<HostId, usize>,
 }
 
 /// One open connection; free again when dropped.
 pub(super) struct Place {
     connections: Connections,
     source: IpAddr,
+    host: HostId,
 }
 
 impl Connections {
-    fn admit(&self, source: IpAddr) -> Option<Place> {
+    fn admit(&self, source: IpAddr, host: HostId) -> Option<Place> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = open.get(&source).copied().unwrap_or(0);
-        if own >= MAX_PER_SOURCE || open.values().sum::<usize>() >= MAX_CONNECTIONS {
+        let by_source = open.by_source.get(&source).copied().unwrap_or(0);
+        let by_host = open.by_host.get(&host).copied().unwrap_or(0);
+        let most = if host >= HostId::FIRST { MAX_PER_HOST } else { MAX_PER_REST };
+        if open.total >= MAX_CONNECTIONS || by_source >= MAX_PER_SOURCE || by_host >= most {
             return None;
         }
-        open.insert(source, own + 1);
-        Some(Place { connections: self.clone(), source })
+        open.total += 1;
+        open.by_source.insert(source, by_source + 1);
+        open.by_host.insert(host, by_host + 1);
+        Some(Place { connections: self.clone(), source, host })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.connections.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(own) = open.get_mut(&self.source) {
-            *own -= 1;
-            if *own == 0 {
-                open.remove(&self.source);
-            }
+        open.total -= 1;
+        one_less(&mut open.by_source, self.source);
+        one_less(&mut open.by_host, self.host);
+    }
+}
+
+fn one_less<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K) {
+    if let Some(count) = counts.get_mut(&key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(&key);
         }
     }
 }

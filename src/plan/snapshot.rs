@@ -163,7 +163,7 @@ pub struct Snapshot {
 pub enum AddressVerdict {
     /// It may be told once it is leased.
     Lease,
-    /// `allow.ips` covers it: it may be told and needs no lease.
+    /// Only `allow.ips` can open it, and does: it may be told and needs no lease.
     Open,
     /// A denylist line covers it: it may not be told.
     Denied(Decision),
@@ -295,13 +295,14 @@ impl Snapshot {
                 ));
             }
         }
+        if !is_special(address) && !self.own.contains(&address) {
+            // Also where allow.ips covers it: the answer outlives a policy that takes the line out.
+            return AddressVerdict::Lease;
+        }
         if view.ips.as_ref().is_some_and(|ranges| find(ranges, address).is_some()) {
             return AddressVerdict::Open;
         }
-        if is_special(address) || self.own.contains(&address) {
-            return AddressVerdict::Rebinding;
-        }
-        AddressVerdict::Lease
+        AddressVerdict::Rebinding
     }
 }
 

@@ -1,6 +1,6 @@
 //! Names: which are answered, which never leave the gateway (SPEC section 2, meanings 1, 7 and 8).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddrV6, UdpSocket};
 use std::time::Duration;
 
 use hickory_proto::op::Message;
@@ -10,7 +10,7 @@ use hickory_proto::rr::{RData, RecordType};
 use serde_json::json;
 
 use crate::world::{FOREIGN, Over, question};
-use crate::{A, AGENTS, OTHER, SITE, SITE6};
+use crate::{A, AGENTS, B, OTHER, SITE, SITE6};
 
 /// SPEC: the budget for an upstream is 2 s; the rest is the lab's.
 const SERVFAIL: Duration = Duration::from_millis(2500);
@@ -233,4 +233,53 @@ fn queries_from_outside_the_scope_are_refused() {
         assert_eq!(reply.code(), "REFUSED");
     }
     assert_eq!(world.internet.upstream.asked(), []);
+}
+
+#[test]
+fn a_link_local_source_is_not_out_of_scope() {
+    let mut world = world!();
+    world.gateway.settings("out_of_scope = \"forward\"\n");
+    world.gateway.enforce(json!({ "version": 1, "scope": { "sources": AGENTS } }));
+    world.internet.upstream.host("secret.example.net", &[SITE]);
+    let reply = world.c.lookup("secret.example.net", RecordType::A).expect("an answer");
+    assert_eq!(reply.addresses().len(), 1, "c is out of scope and served");
+    let [here, there] = [(&world.a.netns, "eth0"), (&world.gateway.netns, "lan1")].map(|(netns, device)| {
+        let said = netns.command("ip").args(["-6", "-o", "address", "show", "dev", device, "scope", "link"]).output();
+        let said = String::from_utf8(said.expect("iproute2 is installed").stdout).expect("text");
+        let address = said.split_whitespace().find(|word| word.starts_with("fe80")).expect("every link has one");
+        address.split('/').next().expect("an address").parse().expect("an address")
+    });
+    let code = world.a.netns.enter(|| {
+        let index = nix::net::if_::if_nametoindex("eth0").expect("the agent's only link");
+        let socket = UdpSocket::bind(SocketAddrV6::new(here, 0, 0, index)).expect("its own address");
+        socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout is legal");
+        let wire = question("secret.example.net", RecordType::A);
+        socket.send_to(&wire, SocketAddrV6::new(there, 53, 0, index)).expect("a route on the link");
+        let mut buffer = [0; 1500];
+        socket.recv(&mut buffer).map(|_| buffer[3] & 0x0f)
+    });
+    assert_eq!(code.ok(), Some(5), "REFUSED");
+    assert_eq!(world.internet.upstream.times_asked("secret.example.net"), 1);
+}
+
+#[test]
+fn a_host_with_many_addresses_leaves_connections_for_others() {
+    let mut world = world!();
+    world.gateway.enforce(json!({ "version": 1, "hosts": {
+        "a": { "sources": ["fd00:10::/64"] }, "b": { "sources": B } } }));
+    let sources: Vec<Ipv6Addr> = (1..=140).map(|n| Ipv6Addr::new(0xfd00, 0x10, 0, 0, 0, 0, 1, n)).collect();
+    world.a.netns.ip(&sources.iter().map(|a| format!("addr add {a}/64 dev eth0 nodad\n")).collect::<String>());
+    let router = std::net::SocketAddr::new(world.a.router6, 53);
+    let held: Vec<socket2::Socket> = world.a.netns.enter(|| {
+        let connect = |source: &Ipv6Addr| {
+            let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).ok()?;
+            socket.bind(&std::net::SocketAddr::new((*source).into(), 0).into()).ok()?;
+            socket.connect_timeout(&router.into(), Duration::from_millis(300)).ok()?;
+            Some(socket)
+        };
+        sources.iter().flat_map(|source| (0..30).filter_map(move |_| connect(source))).collect()
+    });
+    assert!(held.len() > 4096, "more than the gateway has for everybody: {}", held.len());
+    let reply = world.b.dig("blocked.example", RecordType::A, world.b.router4, Over::Tcp);
+    assert_eq!(reply.expect("an answer").code(), "NXDOMAIN");
 }

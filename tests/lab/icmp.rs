@@ -1,9 +1,12 @@
 //! ICMP, ICMPv6 and what is neither TCP nor UDP (SPEC section 2, meaning 2).
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use serde_json::json;
 
-use crate::world::{Kind, Outcome};
-use crate::{OTHER, OTHER6, SITE, SITE6};
+use crate::world::{Agent, Kind, OUTSIDE, Outcome, echoes, ipv4, udp, unreachable};
+use crate::{A, AGENTS, OTHER, OTHER6, SITE, SITE6};
 
 #[test]
 fn echo_passes_to_allowed_addresses_only() {
@@ -66,6 +69,47 @@ fn other_protocols_are_refused_even_to_allowed_addresses() {
         }
     }
     assert_eq!(world.internet.servers.arrivals(), []);
+}
+
+#[test]
+fn an_error_of_the_agents_own_making_opens_no_closed_port() {
+    let mut world = world!();
+    let policy = |ports: &[u16]| json!({ "version": 1, "allow": { "ips": [SITE], "ports": ports } });
+    world.gateway.enforce(policy(&[443, 8443]));
+    let socket = world.a.datagrams(5555);
+    assert!(echoes(&socket, SITE, 8443));
+    world.gateway.import(policy(&[443]));
+    assert!(!echoes(&socket, SITE, 8443), "closed now");
+    complain(&world.a, SITE.parse().unwrap(), 8443, 5555);
+    assert!(!echoes(&socket, SITE, 8443) && !echoes(&socket, SITE, 8443), "and stays so");
+}
+
+#[test]
+fn an_error_opens_no_closed_port_of_a_flow_from_outside() {
+    let mut world = world!();
+    world.gateway.enforce(json!({ "version": 1, "scope": { "sources": AGENTS },
+        "hosts": { "a": { "sources": A, "allow": { "ips": OUTSIDE, "ports": [443] } } } }));
+    let (inside, outside) = (world.a.datagrams(2222), world.internet.peer.datagrams(7777));
+    outside.send_to(b"hello", (world.a.v4, 2222)).unwrap();
+    let mut buffer = [0; 16];
+    let (_, from) = inside.recv_from(&mut buffer).expect("towards the agent is open");
+    for _ in 0..2 {
+        let _ = inside.send_to(b"leak", from);
+        // An error that the agent's own refusal left would come first.
+        let got = outside.recv_from(&mut buffer).map(|(length, _)| buffer[..length].to_vec());
+        assert_ne!(got.ok().as_deref(), Some(&b"leak"[..]), "port 2222 is not in ports");
+        complain(&world.a, world.internet.peer.v4, 7777, 2222);
+        let _ = inside.send_to(b"leak", from);
+    }
+    let got = outside.recv_from(&mut buffer).map(|(length, _)| buffer[..length].to_vec());
+    assert_ne!(got.ok().as_deref(), Some(&b"leak"[..]), "port 2222 is not in ports");
+}
+
+/// The agent says that a datagram which came to its port found nobody there.
+fn complain(agent: &Agent, peer: IpAddr, peer_port: u16, port: u16) {
+    let about = ipv4(peer, agent.v4, 17, &udp(peer_port, port, b"whatever"));
+    agent.send_packet(&ipv4(agent.v4, peer, 1, &unreachable(&about)));
+    std::thread::sleep(Duration::from_millis(50));
 }
 
 /// The Internet checksum (RFC 1071) in its place of an ICMP message.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::{OTHER, OTHER6, SITE, SITE6, rounds};
+use crate::{A, OTHER, OTHER6, SITE, SITE6, rounds};
 
 fn policy() -> serde_json::Value {
     json!({ "version": 1, "allow": { "ips": [SITE, SITE6], "domains": ["api.example.com"] } })
@@ -83,6 +83,56 @@ fn only_teardown_opens() {
     world.gateway.tool(&["teardown"]).must_succeed();
     world.a.tcp(OTHER, 443).must_reach();
     assert_ne!(world.gateway.nft(&["list", "table", "inet", "clawgress"]).code, Some(0), "the table is gone");
+}
+
+#[test]
+fn flows_of_a_table_that_was_torn_down_have_no_class_in_the_next() {
+    let mut world = world!();
+    for n in 0..100 {
+        world.internet.upstream.host(&format!("n{n}.example.com"), &[&format!("151.101.3.{n}")]);
+        world.internet.upstream.host(&format!("n{n}.example.org"), &[&format!("151.101.4.{n}")]);
+    }
+    world.gateway.enforce(json!({ "version": 1, "allow": { "domains": ["*.example.com"] } }));
+    // More classes in a second than the clock sets numbers aside for.
+    let address = |n: u8| world.a.addresses(&format!("n{n}.example.com"))[0];
+    let mut flows: Vec<_> = (0..100).map(|n| world.a.flow(address(n), 443)).collect();
+    world.gateway.tool(&["teardown"]).must_succeed();
+    world.gateway.import(json!({ "version": 1, "allow": { "domains": ["*.example.org"] } }));
+    for n in 0..100 {
+        world.b.addresses(&format!("n{n}.example.org"));
+    }
+    let alive = flows.iter_mut().filter_map(|flow| flow.send(Duration::from_millis(50)).ok()).count();
+    assert_eq!(alive, 0, "flows live on under somebody's number");
+}
+
+#[test]
+fn what_a_policy_takes_back_while_the_daemon_is_dead_ends_when_it_is_back() {
+    let mut world = world!();
+    world.internet.upstream.host("one.example.com", &[SITE]);
+    world.internet.upstream.host("two.example.com", &[OTHER]);
+    let policy = |deny: &[&str], ports: &[u16], names: &[&str]| {
+        json!({ "version": 1, "hosts": { "a": { "sources": A,
+                "allow": { "domains": names, "ports": ports }, "deny": { "ips": deny } } } })
+    };
+    let both = ["one.example.com", "two.example.com"];
+    world.gateway.enforce(policy(&[], &[443, 8443], &both));
+    world.a.addresses("one.example.com");
+    world.a.addresses("two.example.com");
+    let (mut one, mut two) = (world.a.flow(SITE, 443), world.a.flow(OTHER, 443));
+    let mut port = world.a.flow(SITE, 8443);
+    let mut while_dead = |policy: serde_json::Value| {
+        world.gateway.kill9();
+        world.gateway.store(policy);
+        world.gateway.start();
+    };
+    while_dead(policy(&[], &[443], &both));
+    assert!(one.alive() && two.alive() && !port.alive(), "a port is closed");
+    while_dead(policy(&[SITE], &[443], &both));
+    assert!(!one.alive() && two.alive(), "an address is denied");
+    while_dead(policy(&[SITE], &[443], &both[..1]));
+    assert!(!two.alive(), "a name is gone");
+    world.a.tcp(OTHER, 443).must_be_reset();
+    world.a.tcp(SITE, 443).must_be_reset();
 }
 
 #[test]

@@ -82,6 +82,21 @@ fn every_address_of_an_answer_is_leased() {
 }
 
 #[test]
+fn an_answer_outlives_the_network_that_covered_its_address() {
+    let mut world = world!();
+    world.internet.upstream.host("api.example.com", &[SITE]);
+    world.gateway.enforce(json!({ "version": 1, "allow": { "ips": [SITE], "domains": ["api.example.com"] } }));
+    world.a.reach("api.example.com", 443).must_reach();
+    let mut flow = world.a.flow(SITE, 443);
+    world.gateway.import(json!({ "version": 1, "allow": { "domains": ["api.example.com"] } }));
+    world.a.tcp(SITE, 443).must_reach();
+    assert!(flow.alive());
+    world.gateway.import(json!({ "version": 1 }));
+    world.a.tcp(SITE, 443).must_be_reset();
+    assert!(!flow.alive());
+}
+
+#[test]
 #[ignore = "waits for a lease to end, more than a minute"]
 fn a_lease_ends_and_open_flows_do_not() {
     let mut world = world!();

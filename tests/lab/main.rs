@@ -37,6 +37,7 @@ mod deny;
 mod differential;
 mod dns;
 mod faults;
+mod foreign;
 mod hosts;
 mod icmp;
 mod kill9;

@@ -84,3 +84,20 @@ fn explain_says_what_the_answers_say() {
         }
     }
 }
+
+#[test]
+fn fragments_are_judged_as_what_they_make() {
+    let mut world = world!();
+    world.gateway.enforce(json!({ "version": 1, "allow": { "ips": [SITE, SITE6] } }));
+    for (source, site, other) in [(world.a.v4, SITE, OTHER), (world.a.v6, SITE6, OTHER6)] {
+        let socket = world.a.netns.enter(|| std::net::UdpSocket::bind((source, 0))).unwrap();
+        socket.set_read_timeout(Some(crate::world::PATIENCE)).unwrap();
+        let mut buffer = [0; 5000];
+        let to = |text: &str| std::net::SocketAddr::new(text.parse().unwrap(), 443);
+        socket.send_to(&[7; 4000], to(site)).unwrap();
+        assert_eq!(socket.recv(&mut buffer).unwrap(), 4000);
+        socket.send_to(&[7; 4000], to(other)).unwrap();
+        assert!(socket.recv(&mut buffer).is_err());
+        assert_eq!(world.internet.servers.count(|arrival| arrival.to == to(other).ip()), 0);
+    }
+}

@@ -1,9 +1,12 @@
 //! Changing the policy under traffic: no gap, no leak (SPEC section 2, end; DESIGN section 2).
 
-use std::time::Duration;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::world::{HELLO, echoes};
 use crate::{A, B, OTHER, OTHER6, SITE, SITE6, rounds};
 
 /// Two policies that agree on what [`SITE`] and [`OTHER`] mean and on nothing else.
@@ -96,4 +99,86 @@ fn an_invalid_policy_changes_nothing() {
     assert_eq!((&before.0["revision"], &before.0["sha256"]), (&after["revision"], &after["sha256"]));
     let stored = std::fs::read_to_string(world.gateway.path("policy.json")).unwrap();
     assert!(stored.contains(SITE) && !stored.contains("alow"), "the stored policy is the old one");
+}
+
+#[test]
+fn a_source_that_moves_to_another_host_takes_nothing_with_it() {
+    let mut world = world!();
+    world.internet.upstream.host("api.example.com", &[SITE]);
+    let policy = |rich: &str, rich_sources: [&str; 2], poor_sources: [&str; 2]| {
+        json!({ "version": 1, "hosts": {
+            rich: { "sources": rich_sources, "allow": { "domains": ["api.example.com"], "ips": [OTHER] } },
+            "poor": { "sources": poor_sources } } })
+    };
+    world.gateway.enforce(policy("rich", A, B));
+    world.a.addresses("api.example.com");
+    let (mut leased, mut net) = (world.a.flow(SITE, 443), world.a.flow(OTHER, 443));
+    world.gateway.import(policy("rich", B, A));
+    assert!(!leased.alive() && !net.alive());
+    world.a.tcp(SITE, 443).must_be_reset();
+    // A host of another name is another host: what the old one was given is gone.
+    world.gateway.import(policy("heir", B, A));
+    world.b.tcp(SITE, 443).must_be_reset();
+    world.b.tcp(OTHER, 443).must_reach();
+}
+
+#[test]
+fn an_address_goes_on_under_the_names_that_are_left() {
+    let mut world = world!();
+    world.internet.upstream.host("one.example.com", &[SITE]);
+    world.internet.upstream.host("two.example.com", &[SITE]);
+    let policy = |names: &[&str]| json!({ "version": 1, "allow": { "domains": names } });
+    world.gateway.enforce(policy(&["one.example.com", "two.example.com"]));
+    world.a.addresses("one.example.com");
+    world.a.addresses("two.example.com");
+    let mut flow = world.a.flow(SITE, 443);
+    world.gateway.import(policy(&["two.example.com"]));
+    world.a.tcp(SITE, 443).must_reach();
+    assert!(flow.alive());
+    world.gateway.import(policy(&[]));
+    world.a.tcp(SITE, 443).must_be_reset();
+    assert!(!flow.alive());
+}
+
+/// Packets of one flow are judged on several processors at once, here one for each direction; what they write into
+/// the flow's mark must not lead one of them past what refuses it.
+#[test]
+fn a_storm_in_both_directions_opens_no_closed_port() {
+    /// Long enough: when the guard hung on the mark, the port was open after 4 s or less.
+    const STORM: Duration = Duration::from_secs(8);
+    let mut world = world!();
+    let policy = |ports: &[u16]| json!({ "version": 1, "allow": { "ips": [SITE], "ports": ports } });
+    world.gateway.enforce(policy(&[443, 8443]));
+    let inside = world.a.datagrams(5555);
+    assert!(echoes(&inside, SITE, 8443));
+    let here = SocketAddr::new(SITE.parse().unwrap(), 8443);
+    let outside = world.internet.peer.netns.enter(|| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&here.into()).unwrap();
+        UdpSocket::from(socket)
+    });
+    outside.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    world.gateway.import(policy(&[443]));
+    let agent = SocketAddr::new(world.a.v4, 5555);
+    let over = AtomicBool::new(false);
+    let storm = |socket: &UdpSocket, to: SocketAddr| {
+        while !over.load(Ordering::Relaxed) {
+            let _ = socket.send_to(HELLO, to);
+        }
+    };
+    let leaked = std::thread::scope(|scope| {
+        for (socket, to) in [(&inside, here), (&inside, here), (&outside, agent)] {
+            let storm = &storm;
+            scope.spawn(move || storm(socket, to));
+        }
+        let start = Instant::now();
+        let mut leaked = None;
+        while leaked.is_none() && start.elapsed() < STORM {
+            leaked = outside.recv_from(&mut [0; 64]).ok().map(|_| start.elapsed());
+        }
+        over.store(true, Ordering::Relaxed);
+        leaked
+    });
+    assert_eq!(leaked, None, "a datagram got through");
 }

@@ -161,8 +161,14 @@ fn digest(set: &Set) -> u32 {
                 }
             }
         }
-        if let Data::Mark(mark) = value.data {
-            eat(&mark.to_be_bytes());
+        match &value.data {
+            Data::None => {}
+            Data::Mark(mark) => eat(&mark.to_be_bytes()),
+            Data::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain)) => {
+                eat(chain.as_bytes());
+                eat(&[0]);
+            }
+            Data::Verdict(Verdict::Accept | Verdict::Drop | Verdict::Return) => eat(&[1]),
         }
     }
     u32::try_from((hash >> 32) ^ (hash & 0xffff_ffff)).unwrap_or(0)

@@ -8,7 +8,6 @@ use super::super::situation::DnsDoor;
 use super::build::{Build, goto, member, verdict};
 use super::names;
 use super::scope::{self, Side};
-use crate::plan::ids::HostId;
 use crate::policy::reference::{SPECIAL_V4, SPECIAL_V6};
 
 /// Before anybody's `notrack` in raw (−300).
@@ -117,17 +116,16 @@ fn sides(build: &mut Build<'_>, chain: &str) {
 fn classify(build: &mut Build<'_>) {
     let lost = States::INVALID.or(States::UNTRACKED);
     build.rule(names::CLASSIFY, vec![Cond::State(lost)], goto("b_malformed"), "invalid or untracked");
-    build.rule(names::CLASSIFY, vec![], vec![Action::SetMark(0)], "");
     for family in Family::BOTH {
         let chain = names::of(names::CLASSIFY, family);
         build.rule(names::CLASSIFY, vec![Cond::Family(family)], goto(chain.clone()), "");
         let sender = Field::Ct(Direction::Original, family, End::Source);
         let receiver = Field::Ct(Direction::Original, family, End::Destination);
-        who(build, &chain, family, sender);
-        build.rule(&chain, vec![], vec![Action::Vmap(Field::CtMark, names::of("view", family))], "");
+        build.rule(&chain, vec![], vec![Action::Vmap(sender, names::of("view", family))], "most specific source");
         let special = names::of("special", family);
         let cond = Cond::In { field: receiver, set: special, negate: false };
         build.rule(&chain, vec![cond], goto("b_special"), "never leased");
+        who(build, &chain, family, sender);
         let map = names::of("dst", family);
         build.rule(&chain, vec![], vec![Action::SetMarkFrom(Lookup::MarkAnd(receiver), map)], "leased to this host");
         for icmp in [proto::ICMP, proto::ICMPV6] {
@@ -168,12 +166,11 @@ fn covers(net: std::net::Ipv6Addr, len: u8, inner: std::net::Ipv6Addr) -> bool {
     u128::from(net) >> (128 - u32::from(len)) == u128::from(inner) >> (128 - u32::from(len))
 }
 
-/// Puts the host id into the mark.
-fn who(build: &mut Build<'_>, chain: &str, family: Family, sender: Field) {
+/// Puts the host id into the mark. Only what opens follows, nothing that refuses: another packet of the flow may be
+/// judged at the same time and change the mark, and that may cost this packet its way but must not open one.
+pub(super) fn who(build: &mut Build<'_>, chain: &str, family: Family, sender: Field) {
     let map = names::of("host", family);
     build.rule(chain, vec![], vec![Action::SetMarkFrom(Lookup::One(sender), map)], "most specific source");
-    let nobody = u32::from(HostId::NOBODY.0);
-    build.rule(chain, vec![Cond::Mark(Op::Eq, 0)], vec![Action::SetMark(nobody)], "no host");
 }
 
 /// An agent answers somebody outside the scope who connected to it: its packets are its egress, so the opener's
@@ -181,12 +178,11 @@ fn who(build: &mut Build<'_>, chain: &str, family: Family, sender: Field) {
 fn inbound(build: &mut Build<'_>) {
     let lost = States::INVALID.or(States::UNTRACKED);
     build.rule(names::INBOUND, vec![Cond::State(lost)], goto("b_malformed"), "invalid or untracked");
-    build.rule(names::INBOUND, vec![], vec![Action::SetMark(0)], "");
     for family in Family::BOTH {
         let chain = names::of(names::INBOUND, family);
         build.rule(names::INBOUND, vec![Cond::Family(family)], goto(chain.clone()), "");
-        who(build, &chain, family, Field::Ct(Direction::Reply, family, End::Source));
-        build.rule(&chain, vec![], vec![Action::Vmap(Field::CtMark, names::of("reply", family))], "");
+        let sender = Field::Ct(Direction::Reply, family, End::Source);
+        build.rule(&chain, vec![], vec![Action::Vmap(sender, names::of("reply", family))], "most specific source");
         build.rule(&chain, vec![], goto("b_inbound"), "");
     }
 }

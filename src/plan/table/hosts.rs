@@ -1,10 +1,10 @@
-//! Who sent it: `host4` and `host6` map a source to its host, the most specific CIDR first; `sources4` and `sources6`
-//! are all of them (nft can look a map up but not compare what it gives).
+//! Who sent it: `host4` and `host6` map a source to its host, the most specific CIDR first, and every other address to
+//! nobody; `sources4` and `sources6` are all of the former (nft can look a map up but not compare what it gives).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::super::ir::{Data, DataType, Family, Key, KeyType, Value};
 use super::build::{Build, member};
@@ -32,7 +32,7 @@ pub(super) fn add(build: &mut Build<'_>) {
             let name = names::sources_of(family, id);
             build.plain_set(name, KeyType::Address(family), DataType::None, true, own);
         }
-        let elements: Vec<_> = owned
+        let elements: Vec<_> = everybody(build, family)
             .into_iter()
             .map(|((first, last), id)| (Key::Range(first, last), Value::plain(Data::Mark(u32::from(id.0)))))
             .collect();
@@ -55,6 +55,21 @@ pub(super) fn add(build: &mut Build<'_>) {
         .map(|(id, class)| (Key::Mark(u32::from(id.0)), Value::plain(Data::Mark(*class))))
         .collect();
     build.plain_set(names::NET_CLASS, KeyType::Mark, DataType::Mark, false, classes);
+}
+
+/// All addresses of a family as disjoint ranges, each with its host or nobody.
+pub(super) fn everybody(build: &Build<'_>, family: Family) -> BTreeMap<(IpAddr, IpAddr), HostId> {
+    let all: IpNet = match family {
+        Family::V4 => Ipv4Net::default().into(),
+        Family::V6 => Ipv6Net::default().into(),
+    };
+    let hosts = build.policy.hosts.iter().flat_map(|(name, host)| {
+        let id = build.situation.id(Some(name));
+        host.sources.entries.iter().map(move |net| (*net, id))
+    });
+    // Nobody first: of equal networks the later one is the inner one.
+    let nobody = std::iter::once((all, HostId::NOBODY));
+    segments(nobody.chain(hosts.filter(|(net, _)| Family::of(net.addr()) == family)))
 }
 
 /// Cuts nested networks of one family into disjoint ranges, each with the value of the smallest network around it.

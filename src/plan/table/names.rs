@@ -33,8 +33,10 @@ fixed! {
     CLASSIFY = "classify";
     /// What a host may use of the gateway itself.
     GATEWAY = "gateway";
-    /// `allow.ips` covers the address.
+    /// `allow.ips` covers the address; with a family at its end.
     OPEN = "open";
+    /// The same for answers to flows that were opened from outside.
+    OPEN_REPLY = "open_reply";
     /// The end of refused packets.
     DENY = "deny";
     /// Host ids with names as comments, for a daemon that starts again.

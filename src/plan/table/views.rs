@@ -1,13 +1,15 @@
 //! What one host may reach: deny, protocol and port, allowed networks.
 
+use std::collections::BTreeMap;
+
 use ipnet::IpNet;
 
 use super::super::ir::{
     Action, Cond, Data, DataType, Direction, End, Family, Field, Key, KeyType, Lookup, States, Value, Verdict, proto,
 };
 use super::build::{Build, goto, jump, member, verdict};
-use super::hooks::passing;
-use super::hosts::segments;
+use super::hooks::{passing, who};
+use super::hosts::{everybody, segments};
 use super::names::{self, Owner};
 use crate::plan::ids::HostId;
 use crate::policy::model::{Allow, DEFAULT_PORTS, Deny, Host, List};
@@ -38,34 +40,47 @@ pub(super) fn add(build: &mut Build<'_>) {
             dispatch.push((id, Owner::Global));
         }
     }
+    // By source and not by a number kept in the mark: packets of one flow may be judged on several processors at once,
+    // and what one of them writes into the mark must not lead another past its guard.
+    let owners: BTreeMap<HostId, Owner> = dispatch.iter().copied().collect();
     for family in Family::BOTH {
+        let everybody = everybody(build, family);
         for (stem, name) in [("view", names::view as fn(Family, Owner) -> _), ("reply", names::reply_view)] {
-            let elements: Vec<_> = dispatch
+            let elements: Vec<_> = everybody
                 .iter()
-                .map(|(id, owner)| {
-                    let verdict = Verdict::Jump(name(family, *owner));
-                    (Key::Mark(u32::from(id.0)), Value::plain(Data::Verdict(verdict)))
+                .map(|(&(first, last), id)| {
+                    let owner = owners.get(id).copied().unwrap_or(Owner::Global);
+                    (Key::Range(first, last), Value::plain(Data::Verdict(Verdict::Jump(name(family, owner)))))
                 })
                 .collect();
-            build.plain_set(names::of(stem, family), KeyType::Mark, DataType::Verdict, false, elements);
+            build.plain_set(names::of(stem, family), KeyType::Address(family), DataType::Verdict, true, elements);
         }
     }
     for id in build.situation.recheck.clone() {
         let owner = dispatch.iter().find(|(host, _)| *host == id).map_or(Owner::Global, |(_, owner)| *owner);
         add_recheck(build, id, owner);
     }
+    for family in Family::BOTH {
+        for (chain, sender) in [
+            (names::of(names::OPEN, family), Field::Ct(Direction::Original, family, End::Source)),
+            (names::of(names::OPEN_REPLY, family), Field::Ct(Direction::Reply, family, End::Source)),
+        ] {
+            open(build, &chain, family, sender);
+        }
+    }
+}
+
+/// `allow.ips` covers the address: the flow gets the class of its host's networks.
+fn open(build: &mut Build<'_>, chain: &str, family: Family, sender: Field) {
     for icmp in [proto::ICMP, proto::ICMPV6] {
         let error = vec![Cond::State(States::RELATED), Cond::Proto(icmp)];
-        build.rule(names::OPEN, error, passing(), "errors give no class");
+        build.rule(chain, error, passing(), "errors give no class");
     }
-    build.rule(
-        names::OPEN,
-        vec![],
-        vec![Action::SetMarkFrom(Lookup::One(Field::CtMark), names::NET_CLASS.into())],
-        "allow.ips covers the address",
-    );
-    build.rule(names::OPEN, vec![], vec![Action::Vmap(Field::CtMark, names::UP.into())], "");
-    build.rule(names::OPEN, vec![], goto("b_window"), "its door is shut");
+    who(build, chain, family, sender);
+    let class = Action::SetMarkFrom(Lookup::One(Field::CtMark), names::NET_CLASS.into());
+    build.rule(chain, vec![], vec![class], "allow.ips covers the address");
+    build.rule(chain, vec![], vec![Action::Vmap(Field::CtMark, names::UP.into())], "");
+    build.rule(chain, vec![], goto("b_window"), "its door is shut");
 }
 
 /// Whether a host has a list of its own that the kernel must know.
@@ -170,7 +185,8 @@ fn add_view(build: &mut Build<'_>, owner: Owner, lists: &Lists<'_>) {
         let view = names::view(family, owner);
         build.rule(&view, vec![], jump(guard), "");
         if let Some((ips_owner, ips)) = lists.ips {
-            address_rules(build, &view, family, receiver, "allow", (ips_owner, ips), names::OPEN);
+            let open = names::of(names::OPEN, family);
+            address_rules(build, &view, family, receiver, "allow", (ips_owner, ips), &open);
         }
 
         // The same lists, asked about the side that opened the flow from outside.
@@ -181,7 +197,8 @@ fn add_view(build: &mut Build<'_>, owner: Owner, lists: &Lists<'_>) {
         }
         build.rule(&reply, vec![], jump(names::protocols(family, lists.ports)), "");
         if let Some((ips_owner, ips)) = lists.ips {
-            address_rules(build, &reply, family, opener, "allow", (ips_owner, ips), names::OPEN);
+            let open = names::of(names::OPEN_REPLY, family);
+            address_rules(build, &reply, family, opener, "allow", (ips_owner, ips), &open);
         }
     }
 }

@@ -15,6 +15,7 @@
 //! [`World::build`] checks that.
 
 mod agent;
+mod craft;
 mod dig;
 mod gateway;
 mod netns;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use agent::{Agent, Flow, HELLO, PATIENCE};
+pub use craft::{echoes, ipv4, udp, unreachable};
 pub use dig::{Over, Reply, question};
 pub use gateway::{Gateway, Ran, binary};
 pub use netns::{Address, Netns};
