@@ -161,7 +161,7 @@ impl Random {
         }
         let mut document = normalised(old);
         let fresh = self.document();
-        let parts = ["allow", "deny", "hosts"];
+        let parts = ["allow", "deny", "hosts", "scope"];
         let part = self.pick(&parts);
         let hosts: Vec<String> =
             document["hosts"].as_object().map(|hosts| hosts.keys().cloned().collect()).unwrap_or_default();

@@ -59,8 +59,10 @@ impl Trial {
             let Flow { source, interface, destination, .. } = live.flow;
             let host = reference::host_of(&self.policy, source).cloned();
             let moved = host != live.host;
-            if !reference::in_scope(&self.policy, source, interface) || (moved && !live.names.is_empty()) {
-                // Left the scope, or belongs to another host: a flow like a new one, which is not compared here.
+            let scoped = reference::in_scope(&self.policy, source, interface);
+            if scoped && moved && !live.names.is_empty() {
+                // Belongs to another host now, so what the old one was told is not its own: a flow like a new one, which
+                // is not compared here.
                 continue;
             }
             let holds = |(name, link): &(Name, Option<Name>)| holds(&self.policy, host.as_ref(), name, link.as_ref());
@@ -72,7 +74,10 @@ impl Trial {
             let decision = reference::decide_flow(&self.policy, &live.flow, &leases);
             let case = format!("live {:?} opened under {:?}", live.flow, live.names);
             let sent = live.stream.send(world::PATIENCE);
-            let word = if decision.verdict == Verdict::Allow {
+            let word = if decision.verdict == Verdict::OutOfScope {
+                assert!(sent.is_ok(), "{sent:?}, but the policy is not about it any more\n{}", self.context(&case));
+                "left the scope"
+            } else if decision.verdict == Verdict::Allow {
                 assert!(sent.is_ok(), "{sent:?}, but it may go on: {decision:?}\n{}", self.context(&case));
                 "goes on"
             } else {
