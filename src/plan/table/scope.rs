@@ -34,6 +34,11 @@ pub(super) fn add_sets(build: &mut Build<'_>) {
     }
 }
 
+/// Whether the policy leaves anything out.
+pub(super) fn is_given(build: &Build<'_>) -> bool {
+    build.policy.scope.sources.is_some() || build.policy.scope.interfaces.is_some()
+}
+
 /// The alternatives of the scope for one side. `[[]]`: always in scope.
 pub(super) fn conditions(build: &Build<'_>, side: Side) -> Vec<Vec<Cond>> {
     alternatives(build, side, &Family::BOTH)

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::super::ir::{
-    Action, Cond, Data, DataType, Direction, End, Family, Field, Key, KeyType, Lookup, States, Value, Verdict, proto,
+    Action, Cond, Data, DataType, Direction, End, Family, Field, Ident, Key, KeyType, Lookup, States, Value, Verdict,
+    proto,
 };
 use super::build::{Build, goto, jump, member, verdict};
 use super::hooks::{passing, who};
 use super::hosts::{everybody, segments};
 use super::names::{self, Owner};
+use super::scope::{self, Side};
 use crate::plan::ids::HostId;
 use crate::policy::model::{Allow, DEFAULT_PORTS, Deny, Host, List};
 
@@ -238,7 +240,7 @@ fn add_recheck(build: &mut Build<'_>, id: HostId, owner: Owner) {
     let entry = names::recheck(id);
     for family in Family::BOTH {
         let chain = names::recheck_of(family, id);
-        build.rule(&entry, vec![Cond::Family(family)], goto(chain.clone()), "");
+        enter_recheck(build, &entry, family, &chain);
         let field = Field::Ct(Direction::Original, family, End::Source);
         if id == HostId::NOBODY {
             let taken = Cond::In { field, set: names::of("sources", family), negate: false };
@@ -249,5 +251,22 @@ fn add_recheck(build: &mut Build<'_>, id: HostId, owner: Owner) {
         }
         build.rule(&chain, vec![], jump(names::guard(family, owner)), "");
         build.rule(&chain, vec![], verdict(Verdict::Accept), "");
+    }
+    if scope::is_given(build) {
+        build.rule(&entry, vec![], verdict(Verdict::Accept), "the flow left the scope");
+    }
+}
+
+/// The way to the chain that judges: for flows whose opener is in scope.
+fn enter_recheck(build: &mut Build<'_>, entry: &str, family: Family, chain: &Ident) {
+    if !scope::is_given(build) {
+        build.rule(entry, vec![Cond::Family(family)], goto(chain.clone()), "");
+        return;
+    }
+    for (direction, side) in [(Direction::Original, Side::Sender), (Direction::Reply, Side::Opener)] {
+        for inside in scope::conditions_of(build, side, family) {
+            let conds = [Cond::Family(family), Cond::Direction(direction)].into_iter().chain(inside).collect();
+            build.rule(entry, conds, goto(chain.clone()), "");
+        }
     }
 }

@@ -49,7 +49,11 @@ impl Book {
     /// A new policy: what it does not allow is gone for good, also when a later one allows it again.
     pub fn revise(&mut self, policy: &Policy) {
         self.told.retain(|told| holds(policy, told.host.as_ref(), &told.name, told.link.as_ref()));
-        // A host that is gone takes its leases with it.
+    }
+
+    /// What a daemon that starts again cannot know.
+    pub fn forget_links(&mut self) {
+        self.told.iter_mut().for_each(|told| told.link = None);
     }
 
     /// The leases as the reference wants them, in the order the daemon has them.
@@ -96,9 +100,8 @@ impl Book {
                 _ if reference::is_special(address) => drop(refused.get_or_insert(Reason::Rebinding)),
                 _ => {
                     let told = Told { host: host.cloned(), name: asked.clone(), link: link.clone(), address };
-                    if !self.told.contains(&told) {
-                        self.told.push(told);
-                    }
+                    self.told.retain(|old| Told { link: told.link.clone(), ..old.clone() } != told);
+                    self.told.push(told);
                     good.push(address);
                 }
             }

@@ -1,4 +1,4 @@
-//! The cases: a question, a flow, a flow from outside, a flow that outlives the policy it was opened under.
+//! The cases: a question, a flow of an agent, a flow from outside.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -6,13 +6,11 @@ use std::time::Duration;
 use clawgress::core::explain::Explanation;
 use clawgress::daemon::protocol::{Explain, Transport};
 use clawgress::policy::decision::{Decision, Verdict};
-use clawgress::policy::model::HostName;
-use clawgress::policy::name::Name;
-use clawgress::policy::reference::{self, Flow, Leased, Protocol};
+use clawgress::policy::reference::{self, Flow, Protocol};
 use hickory_proto::rr::RecordType;
 
 use super::Trial;
-use super::book::{Answer, holds};
+use super::book::Answer;
 use super::universe::{ELSEWHERE, Entry, OPEN, ZONE, name};
 use crate::world::{self, Agent, FOREIGN, Outcome, Over, Reply};
 
@@ -21,18 +19,6 @@ const CALLER: Duration = Duration::from_millis(250);
 /// ESP: nobody in the lab speaks it. The kernel's reject answers no packet whose checksum it takes for wrong, and this
 /// is a protocol that has none.
 const STRANGE: u8 = 50;
-/// Flows that are kept open at a time.
-const MAX_LIVE: usize = 8;
-
-/// A connection that is open.
-pub struct Live {
-    flow: Flow<'static>,
-    stream: world::Flow,
-    host: Option<HostName>,
-    /// The names that it was opened under, each with the alias on its way; empty: `allow.ips` let it in.
-    names: Vec<(Name, Option<Name>)>,
-}
-
 impl Trial {
     fn somebody(&mut self) -> (usize, IpAddr, &'static str, bool) {
         let (number, v4) = (usize::try_from(self.random.below(3)).unwrap_or(0), self.random.chance(55));
@@ -52,6 +38,7 @@ impl Trial {
         let reply = dig(agent, entry, wants_v4, router, over);
         let due = self.book.ask(&self.policy, source, interface, entry, wants_v4);
         self.must_answer(&due, reply, &case);
+        self.learn_link(source, entry);
 
         // `explain` speaks of the name; what its answer leads to is another question.
         let asked = name(entry.name);
@@ -174,16 +161,7 @@ impl Trial {
         self.must_meet(&decision, &flow, &outcome, &case);
         self.explain_flow(&flow, &case);
         self.agreed("flow", decision.reason.as_str());
-        if let (Verdict::Allow, Protocol::Tcp(port)) = (decision.verdict, protocol)
-            && self.live.len() < MAX_LIVE
-            && reference::in_scope(&self.policy, source, interface)
-        {
-            let stream = self.agent(number).0.flow(destination, port);
-            let host = reference::host_of(&self.policy, source).cloned();
-            let names =
-                if decision.domain.is_some() { self.book.names(host.as_ref(), destination) } else { Vec::new() };
-            self.live.push(Live { flow, stream, host, names });
-        }
+        self.keep_open(flow, &decision);
     }
 
     /// The reference on a flow, whichever end of it the policy is about.
@@ -232,6 +210,7 @@ impl Trial {
             "untouched"
         } else {
             self.must_answer(&due, reply, &case);
+            self.learn_link(source, entry);
             "answered by us"
         };
         self.explain_flow(&Flow { source, interface, destination: server, protocol }, &case);
@@ -255,46 +234,6 @@ impl Trial {
             Verdict::OutOfScope => "out-of-scope",
         };
         self.agreed("called", word);
-    }
-
-    /// A new policy is in force: what is open goes on where it may, and ends where not.
-    pub fn go_on(&mut self) {
-        for mut live in std::mem::take(&mut self.live) {
-            let Flow { source, interface, destination, .. } = live.flow;
-            let host = reference::host_of(&self.policy, source).cloned();
-            let moved = host != live.host;
-            if !reference::in_scope(&self.policy, source, interface) || (moved && !live.names.is_empty()) {
-                // Left the scope, or belongs to another host: a flow like a new one, which is not compared here.
-                continue;
-            }
-            let holds = |(name, link): &(Name, Option<Name>)| holds(&self.policy, host.as_ref(), name, link.as_ref());
-            let survives = live.names.iter().any(holds);
-            let opened = live.names.iter().filter(|pair| survives && holds(pair));
-            let mut leases: Vec<Leased<'_>> =
-                opened.map(|(name, _)| Leased { host: host.as_ref(), name, address: destination }).collect();
-            leases.extend(self.book.leases());
-            let decision = reference::decide_flow(&self.policy, &live.flow, &leases);
-            let case = format!("live {:?} opened under {:?}", live.flow, live.names);
-            let sent = live.stream.send(world::PATIENCE);
-            let word = if decision.verdict == Verdict::Allow {
-                assert!(sent.is_ok(), "{sent:?}, but it may go on: {decision:?}\n{}", self.context(&case));
-                "goes on"
-            } else {
-                let error = sent.expect_err(&format!("it goes on, but {decision:?}\n{}", self.context(&case)));
-                let reset = error.kind() == std::io::ErrorKind::ConnectionReset;
-                assert!(reset, "{error}, but it should be reset\n{}", self.context(&case));
-                "cut"
-            };
-            if decision.verdict == Verdict::Allow {
-                if !survives {
-                    let leased = decision.domain.is_some();
-                    live.names = if leased { self.book.names(host.as_ref(), destination) } else { Vec::new() };
-                }
-                live.host = host;
-                self.live.push(live);
-            }
-            self.agreed("live flow", word);
-        }
     }
 
     /// The same question through the tool, as a person asks it.
