@@ -1,7 +1,7 @@
 //! Any octets as the kernel's dump of our table: reading them always ends, and the same octets say the same.
 
 use clawgress::nft::Held;
-use clawgress::plan::ir::{Key, KeyType};
+use clawgress::plan::ir::{Family, Key, KeyType};
 
 /// Panics where a promise is broken.
 pub fn check(data: &[u8]) {
@@ -17,9 +17,14 @@ pub fn check(data: &[u8]) {
             let fits = match key {
                 Key::Mark(_) => spec.key == KeyType::Mark,
                 Key::Port(_) => spec.key == KeyType::Port,
-                Key::Address(_) => matches!(spec.key, KeyType::Address(_)) && !spec.interval,
-                Key::Range(first, last) => spec.interval && first <= last && first.is_ipv4() == last.is_ipv4(),
-                Key::MarkAddress(..) => matches!(spec.key, KeyType::MarkAddress(_)),
+                Key::Address(address) => spec.key == KeyType::Address(Family::of(*address)) && !spec.interval,
+                Key::Range(first, last) => {
+                    spec.interval
+                        && first <= last
+                        && first.is_ipv4() == last.is_ipv4()
+                        && spec.key == KeyType::Address(Family::of(*first))
+                }
+                Key::MarkAddress(_, address) => spec.key == KeyType::MarkAddress(Family::of(*address)),
             };
             assert!(fits, "{name} has {key:?}");
         }

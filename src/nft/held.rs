@@ -151,7 +151,13 @@ impl Reader {
 
     fn set(&mut self, attrs: Attrs<'_>) {
         let Some((held, name)) = self.held.as_mut().zip(attrs.text(set::NAME)) else { return };
-        held.sets.entry(Arc::from(name)).or_default().spec = spec(attrs);
+        let (set, spec) = (held.sets.entry(Arc::from(name)).or_default(), spec(attrs));
+        if set.spec != spec {
+            // Elements of another type that came before it are no elements of this one.
+            set.elements.clear();
+            self.edges.remove(name);
+        }
+        set.spec = spec;
     }
 
     fn elements(&mut self, attrs: Attrs<'_>) {
@@ -161,8 +167,8 @@ impl Reader {
         for (_, one) in attrs.nested(list::ELEMENTS).into_iter().flatten().filter(|(kind, _)| *kind == LIST_ELEM) {
             let one = Attrs(one);
             let Some(key) = one.nested(element::KEY).and_then(|key| key.get(data::VALUE)) else { continue };
-            if spec.interval {
-                let Some(address) = address(key) else { continue };
+            if let (KeyType::Address(family), true) = (spec.key, spec.interval) {
+                let Some(address) = address(family, key) else { continue };
                 let end = one.u32(element::FLAGS).unwrap_or(0) & element::INTERVAL_END != 0;
                 let element = if end { None } else { value(one) };
                 if end || element.is_some() {
@@ -271,19 +277,18 @@ fn single(kind: KeyType, octets: &[u8]) -> Option<Key> {
     match kind {
         KeyType::Mark => Some(Key::Mark(u32::from_ne_bytes(octets.try_into().ok()?))),
         KeyType::Port => Some(Key::Port(u16::from_be_bytes(octets.try_into().ok()?))),
-        KeyType::Address(_) => address(octets).map(Key::Address),
-        KeyType::MarkAddress(_) => {
+        KeyType::Address(family) => address(family, octets).map(Key::Address),
+        KeyType::MarkAddress(family) => {
             let (mark, rest) = octets.split_first_chunk::<4>()?;
-            Some(Key::MarkAddress(u32::from_ne_bytes(*mark), address(rest)?))
+            Some(Key::MarkAddress(u32::from_ne_bytes(*mark), address(family, rest)?))
         }
     }
 }
 
-fn address(octets: &[u8]) -> Option<IpAddr> {
-    match octets.len() {
-        4 => Some(IpAddr::V4(<[u8; 4]>::try_from(octets).ok()?.into())),
-        16 => Some(IpAddr::V6(<[u8; 16]>::try_from(octets).ok()?.into())),
-        _ => None,
+fn address(family: Family, octets: &[u8]) -> Option<IpAddr> {
+    match family {
+        Family::V4 => Some(IpAddr::V4(<[u8; 4]>::try_from(octets).ok()?.into())),
+        Family::V6 => Some(IpAddr::V6(<[u8; 16]>::try_from(octets).ok()?.into())),
     }
 }
 
