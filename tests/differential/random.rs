@@ -204,11 +204,7 @@ impl Random {
         }
         let mut document = normalised(old);
         let fresh = self.document();
-<<<<<<< HEAD
-        let parts = ["allow", "deny", "hosts", "time_window", "domain_time_windows"];
-=======
-        let parts = ["allow", "deny", "hosts", "scope"];
->>>>>>> fuzz
+        let parts = ["allow", "deny", "hosts", "scope", "time_window", "domain_time_windows"];
         let part = self.pick(&parts);
         let hosts: Vec<String> =
             document["hosts"].as_object().map(|hosts| hosts.keys().cloned().collect()).unwrap_or_default();

@@ -95,9 +95,14 @@ impl Book {
             }
             let open = reference::decide_address(policy, host, address, None, &[]);
             match open.reason {
-                Reason::Allowed => good.push(address),
-                Reason::Denied => drop(refused.get_or_insert(Reason::Denied)),
-                _ if reference::is_special(address) => drop(refused.get_or_insert(Reason::Rebinding)),
+                // The answer outlives a policy that takes the line out of allow.ips, so it is a lease all the same.
+                Reason::Allowed if reference::is_special(address) => good.push(address),
+                Reason::Denied => {
+                    refused.get_or_insert(Reason::Denied);
+                }
+                Reason::NoLease | Reason::NotAllowlisted if reference::is_special(address) => {
+                    refused.get_or_insert(Reason::Rebinding);
+                }
                 _ => {
                     let told = Told { host: host.cloned(), name: asked.clone(), link: link.clone(), address };
                     self.told.retain(|old| Told { link: told.link.clone(), ..old.clone() } != told);
