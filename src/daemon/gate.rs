@@ -17,7 +17,7 @@ use crate::core::classes::Classes;
 use crate::core::doors::Now;
 use crate::core::lease::{Acked, LeaseError, LeaseRequest};
 use crate::core::state::{State, World};
-use crate::nft::{ErrorKind, Kernel, KernelError};
+use crate::nft::{ErrorKind, Held, Kernel, KernelError};
 use crate::plan::ops::{Delta, Op, Table, diff};
 use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
@@ -67,6 +67,8 @@ pub struct Gate {
     pub repairs: u64,
     /// The kernel's table of our name, if any, is known to be ours.
     ours: bool,
+    /// The shape of the earlier process' table, until it has been looked at.
+    inherited: Option<Held>,
     judge: Arc<ArcSwapOption<Snapshot>>,
     /// Told whenever another policy comes into force.
     changed: Arc<Notify>,
@@ -88,13 +90,14 @@ impl Gate {
         let first = Classes::first_of_table(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()));
         let held = kernel.read()?;
         let ours = held.is_some();
-        let state = match held {
+        let state = match &held {
             None => State::new(first),
             Some(held) => {
                 let now = Now { ms: 0, utc: Utc::now() };
-                State::adopt(&held::table(&held), last.map(|policy| (policy, &world)), first, now)
+                State::adopt(&held::table(held), last.map(|policy| (policy, &world)), first, now)
             }
         };
+        let inherited = held.map(held::shape);
         Ok(Self {
             kernel,
             state,
@@ -105,6 +108,7 @@ impl Gate {
             litter: Vec::new(),
             repairs: 0,
             ours,
+            inherited,
             judge,
             changed: Arc::default(),
             start,
@@ -253,7 +257,13 @@ impl Gate {
             .and_then(|index| pending.delta.switch.get(index))
             .and_then(|op| blame::policy_line(op, policy, &self.state.hosts));
         let refused = Refused { what: error.what, path };
-        if !matches!(error.kind, ErrorKind::Refused | ErrorKind::Unknown) || self.repair().is_err() {
+        if !matches!(error.kind, ErrorKind::Refused | ErrorKind::Unknown) {
+            return Err(refused);
+        }
+        if self.ours && self.state.revision == 0 {
+            return self.start_over(policy, pending.snapshot.revision).map_err(|_| refused);
+        }
+        if self.repair().is_err() {
             return Err(refused);
         }
         let pending = self.state.enforce(policy, &self.world, pending.snapshot.revision, self.now());
@@ -286,6 +296,32 @@ impl Gate {
         }
         self.state.ticked(doors);
         Ok(Moment::of(&policy, now.utc, self.world.zone).next_change(&policy))
+    }
+
+    /// The table of the earlier process cannot become ours step by step, because somebody changed it meanwhile: a new one
+    /// takes its place in one transaction. What was learned is lost, so live flows are judged anew.
+    fn start_over(&mut self, policy: &Arc<Policy>, revision: u64) -> Result<Applied, KernelError> {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let state = State::new(Classes::first_of_table(seconds));
+        let mut pending = state.enforce(policy, &self.world, revision, self.now());
+        let all = std::mem::take(&mut pending.delta).into_ops();
+        self.kernel.commit(&[vec![Op::AddTable, Op::DelTable], all].concat())?;
+        (self.state, self.inherited) = (state, None);
+        Ok(self.took(pending, policy))
+    }
+
+    /// After the first policy: what somebody did to the table of the earlier process while nobody watched it, and no
+    /// difference mends. True: there was something.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn reshape(&mut self) -> Result<bool, KernelError> {
+        let Some(found) = self.inherited.take().filter(|_| self.policy.is_some()) else { return Ok(false) };
+        let expected = self.state.expected(self.now());
+        if !held::is_deformed(&found, &expected) {
+            return Ok(false);
+        }
+        self.rewrite(&expected).map(|()| true)
     }
 
     /// Makes the kernel hold what it should. True: something was wrong.

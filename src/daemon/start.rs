@@ -71,7 +71,7 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
     let counters = Arc::new(dns::Counters::default());
     let bound = dns::bind(&dns_settings(&settings)?, Arc::clone(&counters))?;
     let listen = bound.addresses();
-    let (gate, owned, adopted) = open_gate(&settings, &store, &listen)?;
+    let (gate, owned) = open_gate(&settings, &store, &listen)?;
     let judge = gate.judge();
     let changed = gate.changed();
     let (handle, thread) = gate.spawn().context("cannot start the gate's thread")?;
@@ -80,6 +80,14 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
     if let Err(why) = revisions.boot().await {
         // What an earlier run left in the kernel stays in force; without it there is nothing to protect yet.
         revisions.trouble.push(why);
+    }
+    // Until it was taken over a moment ago, anybody could change the earlier run's table.
+    match handle.run(Gate::reshape).await? {
+        Ok(true) => warn!("the table of the earlier run was not as it should be; it was restored"),
+        Ok(false) => {}
+        Err(error) => {
+            revisions.trouble.push(format!("the table of the earlier run is not as it should be: {error}"));
+        }
     }
     report(&revisions);
 
@@ -100,14 +108,6 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
     ];
     if !owned {
         watch::table(handle.clone());
-    } else if adopted {
-        // Until it was taken over a moment ago, anybody could change it.
-        let handle = handle.clone();
-        tokio::spawn(async move {
-            if let Ok(Ok(true)) = handle.run(Gate::repair).await {
-                warn!("the table of the earlier run was not as it should be; it was restored");
-            }
-        });
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     info!("ready");
@@ -144,8 +144,8 @@ fn dns_settings(settings: &Settings) -> anyhow::Result<dns::Settings> {
     })
 }
 
-/// The gate over the kernel's table, whether the table is locked against others, and whether an earlier run made it.
-fn open_gate(settings: &Settings, store: &Store, listen: &[SocketAddr]) -> anyhow::Result<(Gate, bool, bool)> {
+/// The gate over the kernel's table, and whether the table is locked against others.
+fn open_gate(settings: &Settings, store: &Store, listen: &[SocketAddr]) -> anyhow::Result<(Gate, bool)> {
     let wanted = settings.kernel.lock_table;
     let mut kernel = Kernel::open(Options { own_table: wanted, ..Options::default() })?;
     let held = kernel.read()?;
@@ -166,7 +166,7 @@ fn open_gate(settings: &Settings, store: &Store, listen: &[SocketAddr]) -> anyho
     let world = world::look(&mut kernel, listen, settings.dns.redirect, last.as_ref());
     let judge = Arc::new(ArcSwapOption::<Snapshot>::empty());
     let gate = Gate::open(kernel, world, last.as_ref(), judge)?;
-    Ok((gate, owned, held.is_some()))
+    Ok((gate, owned))
 }
 
 /// The policy that the earlier run enforced, if it can be told.

@@ -73,6 +73,36 @@ fn a_table_of_another_shape_is_made_anew() {
 }
 
 #[test]
+fn a_table_that_was_changed_while_no_daemon_ran_is_made_anew() {
+    let mut world = world!();
+    let chain = "delete chain inet clawgress forward; add chain inet clawgress forward";
+    let changes = [
+        chain.to_owned(),
+        format!("{chain} {{ type filter hook output priority 5; }}"),
+        "add table inet clawgress { flags dormant; }".to_owned(),
+        "flush table inet clawgress; delete map inet clawgress dst4; \
+         add map inet clawgress dst4 { type ipv4_addr : mark; }"
+            .to_owned(),
+        "flush table inet clawgress".to_owned(),
+    ];
+    for lock in [true, false] {
+        world.gateway.settings(&format!("[kernel]\nlock_table = {lock}\n"));
+        world.gateway.enforce(policy());
+        // A table that was locked once cannot be switched off by an `nft` that does not know such tables.
+        for change in changes.iter().filter(|change| !(lock && change.contains("dormant"))) {
+            world.gateway.terminate();
+            world.gateway.nft(&[change]).must_succeed();
+            world.gateway.start();
+            // At once, without the repair of a watched table.
+            world.a.tcp(OTHER, 443).must_be_reset();
+            world.a.tcp(SITE, 443).must_reach();
+            assert_eq!(world.gateway.tool(&["health"]).code, Some(0), "{change}");
+        }
+        world.gateway.terminate();
+    }
+}
+
+#[test]
 fn every_foreign_change_is_told() {
     let mut world = world!();
     world.gateway.settings("[kernel]\nlock_table = false\n");
