@@ -182,3 +182,34 @@ fn a_storm_in_both_directions_opens_no_closed_port() {
     });
     assert_eq!(leaked, None, "a datagram got through");
 }
+
+#[test]
+fn an_answer_on_its_way_opens_nothing_under_the_next_policy() {
+    let mut world = world!();
+    for n in 0..100 {
+        world.internet.upstream.host_for(&format!("n{n}.example.com"), &[&format!("151.101.9.{n}")], 1);
+    }
+    let policy = |name: &str| json!({ "version": 1, "allow": { "domains": [name] } });
+    world.gateway.enforce(policy("*.example.com"));
+    let over = AtomicBool::new(false);
+    let agent = &world.a;
+    let open = std::thread::scope(|scope| {
+        for start in 0..3 {
+            let over = &over;
+            scope.spawn(move || {
+                let names = (0..100).cycle().skip(start * 33).take_while(|_| !over.load(Ordering::Relaxed));
+                names.for_each(|n| drop(agent.lookup(&format!("n{n}.example.com"), hickory_proto::rr::RecordType::A)));
+            });
+        }
+        let mut open: Vec<u8> = Vec::new();
+        for _ in 0..rounds(20) {
+            world.gateway.import(policy("*.example.org"));
+            open.extend((0..100_u8).filter(|n| agent.tcp(std::net::IpAddr::from([151, 101, 9, *n]), 443).reached()));
+            world.gateway.import(policy("*.example.com"));
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        over.store(true, Ordering::Relaxed);
+        open
+    });
+    assert_eq!(open, [] as [u8; 0], "addresses that were open after the policy had gone");
+}
