@@ -18,7 +18,7 @@ use crate::core::doors::Now;
 use crate::core::lease::{Acked, LeaseError, LeaseRequest};
 use crate::core::state::{State, World};
 use crate::nft::{ErrorKind, Held, Kernel, KernelError};
-use crate::plan::ops::{Delta, Op, Table, diff};
+use crate::plan::ops::{Delta, Op};
 use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
 use crate::policy::schedule::Moment;
@@ -50,7 +50,7 @@ pub struct Applied {
 
 /// The owner of kernel and state; see the module.
 pub struct Gate {
-    kernel: Kernel,
+    pub(super) kernel: Kernel,
     /// The mirror of the kernel.
     pub state: State,
     /// What the machine contributes.
@@ -62,13 +62,13 @@ pub struct Gate {
     /// The table could not follow a change of the machine; why.
     pub behind: Option<String>,
     /// What the last change left over.
-    litter: Vec<Op>,
+    pub(super) litter: Vec<Op>,
     /// How often somebody else's change was undone.
     pub repairs: u64,
     /// The kernel's table of our name, if any, is known to be ours.
     ours: bool,
     /// The shape of the earlier process' table, until it has been looked at.
-    inherited: Option<Held>,
+    pub(super) inherited: Option<Held>,
     judge: Arc<ArcSwapOption<Snapshot>>,
     /// Told whenever another policy comes into force.
     changed: Arc<Notify>,
@@ -231,7 +231,7 @@ impl Gate {
         }
     }
 
-    fn took(&mut self, pending: Pending, policy: &Arc<Policy>) -> Applied {
+    pub(super) fn took(&mut self, pending: Pending, policy: &Arc<Policy>) -> Applied {
         let Delta { switch, remove, litter } = pending.delta.clone();
         let operations = switch.len() + remove.len() + litter.len();
         let applied = Applied { operations, cut: pending.cut };
@@ -296,77 +296,6 @@ impl Gate {
         }
         self.state.ticked(doors);
         Ok(Moment::of(&policy, now.utc, self.world.zone).next_change(&policy))
-    }
-
-    /// The table of the earlier process cannot become ours step by step, because somebody changed it meanwhile: a new one
-    /// takes its place in one transaction. What was learned is lost, so live flows are judged anew.
-    fn start_over(&mut self, policy: &Arc<Policy>, revision: u64) -> Result<Applied, KernelError> {
-        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let state = State::new(Classes::first_of_table(seconds));
-        let mut pending = state.enforce(policy, &self.world, revision, self.now());
-        let all = std::mem::take(&mut pending.delta).into_ops();
-        self.kernel.commit(&[vec![Op::AddTable, Op::DelTable], all].concat())?;
-        (self.state, self.inherited) = (state, None);
-        Ok(self.took(pending, policy))
-    }
-
-    /// After the first policy: what somebody did to the table of the earlier process while nobody watched it, and no
-    /// difference mends. True: there was something.
-    ///
-    /// # Errors
-    /// The kernel refused.
-    pub fn reshape(&mut self) -> Result<bool, KernelError> {
-        let Some(found) = self.inherited.take().filter(|_| self.policy.is_some()) else { return Ok(false) };
-        let expected = self.state.expected(self.now());
-        if !held::is_deformed(&found, &expected) {
-            return Ok(false);
-        }
-        self.rewrite(&expected).map(|()| true)
-    }
-
-    /// Makes the kernel hold what it should. True: something was wrong.
-    ///
-    /// # Errors
-    /// The kernel refused; [`Gate::drift`] says so until a later repair succeeds.
-    pub fn repair(&mut self) -> Result<bool, KernelError> {
-        if self.state.revision == 0 {
-            return Ok(false);
-        }
-        let result = self.try_repair();
-        match &result {
-            Ok(changed) => {
-                self.drift = None;
-                self.repairs += u64::from(*changed);
-            }
-            Err(error) => self.drift = Some(error.what.clone()),
-        }
-        result
-    }
-
-    fn try_repair(&mut self) -> Result<bool, KernelError> {
-        let now = self.now();
-        let read = self.kernel.read()?.unwrap_or_default();
-        let expected = self.state.expected(now);
-        if held::is_deformed(&read, &expected) {
-            return self.rewrite(&expected).map(|()| true);
-        }
-        let (held, rules_differ) = (held::table(&read), held::has_other_rules(&read, &expected));
-        let Delta { switch, remove, litter } = self.state.repair(&held, now);
-        // Chains are always written again; that alone is no difference.
-        let rules = |op: &Op| matches!(op, Op::AddTable | Op::FlushChain(_) | Op::AddRule(..));
-        let differs = rules_differ || !remove.is_empty() || !litter.is_empty() || !switch.iter().all(rules);
-        let steps = [switch, remove, litter];
-        if steps.iter().all(|ops| self.kernel.commit(ops).is_ok()) {
-            return Ok(differs);
-        }
-        self.rewrite(&expected).map(|()| true)
-    }
-
-    /// A new table in the old one's place, in one transaction: the only help where something has another type now.
-    fn rewrite(&mut self, expected: &Table) -> Result<(), KernelError> {
-        let all = diff(&Table::default(), expected).into_ops();
-        let ops: Vec<Op> = [Op::AddTable, Op::DelTable, Op::AddTable].into_iter().chain(all).collect();
-        self.kernel.commit(&ops)
     }
 
     /// The table as text: the kernel's sets with what is in them now, and our rules where the kernel has them.

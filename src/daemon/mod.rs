@@ -10,6 +10,7 @@ mod explain;
 mod gate;
 mod handle;
 mod held;
+mod mending;
 pub mod protocol;
 mod revisions;
 mod start;

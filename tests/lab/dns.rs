@@ -9,7 +9,7 @@ use hickory_proto::rr::rdata::svcb::SvcParamValue;
 use hickory_proto::rr::{RData, RecordType};
 use serde_json::json;
 
-use crate::world::{FOREIGN, Over, question};
+use crate::world::{FOREIGN, Over, address_record, question};
 use crate::{A, AGENTS, B, OTHER, SITE, SITE6};
 
 /// SPEC: the budget for an upstream is 2 s; the rest is the lab's.
@@ -282,4 +282,79 @@ fn a_host_with_many_addresses_leaves_connections_for_others() {
     assert!(held.len() > 4096, "more than the gateway has for everybody: {}", held.len());
     let reply = world.b.dig("blocked.example", RecordType::A, world.b.router4, Over::Tcp);
     assert_eq!(reply.expect("an answer").code(), "NXDOMAIN");
+}
+
+#[test]
+fn a_host_that_floods_leaves_places_for_others() {
+    let mut world = world!();
+    world.internet.upstream.host("cached.example", &[SITE]);
+    world.gateway.enforce(json!({ "version": 1, "allow": { "domains": ["*.slow.example", "cached.example"] },
+        "hosts": { "a": { "sources": A }, "b": { "sources": B } } }));
+    world.b.reach("cached.example", 443).must_reach();
+    world.internet.upstream.silent(true);
+    let socket = world.a.netns.enter(|| UdpSocket::bind("0.0.0.0:0")).expect("ports are left");
+    for n in 0..3000 {
+        let wire = question(&format!("n{n}.slow.example"), RecordType::A);
+        socket.send_to(&wire, (world.a.router4, 53)).expect("a route");
+    }
+    let reply = world.b.lookup("cached.example", RecordType::A).expect("an answer");
+    assert!(reply.code() == "NOERROR" && reply.after < Duration::from_millis(200), "{:?}", reply.after);
+    world.internet.upstream.silent(false);
+    world.internet.upstream.host("fresh.slow.example", &[OTHER]);
+    world.b.reach("fresh.slow.example", 443).must_reach();
+}
+
+#[test]
+fn odd_messages_are_answered_and_go_nowhere() {
+    let mut world = world!();
+    world.internet.upstream.host("example.com", &[SITE]);
+    world.gateway.enforce(json!({ "version": 1, "allow": { "domains": ["example.com", "*.w.example.com"] } }));
+    let head = |questions: u8| vec![7, 7, 1, 0, 0, questions, 0, 0, 0, 0, 0, 0];
+    let names: [&[u8]; 8] = [
+        b"\xc0\x0c",
+        b"\x01a\xc0\x0c",
+        b"\xc0\xff",
+        b"\x0bexample.com\0",
+        b"\x09evil\0.com\x07example\x03com\0",
+        b"\x04a\xff b\x01w\x07example\x03com\0",
+        b"\x01*\x01w\x07example\x03com\0",
+        b"\x40",
+    ];
+    for name in names {
+        let wire = [&head(1)[..], name, &[0, 1, 0, 1]].concat();
+        let reply = world.a.dig_wire(&wire, world.a.router4, Over::Udp);
+        let reply = reply.unwrap_or_else(|outcome| panic!("{name:?}: {outcome}"));
+        assert!(["FORMERR", "NXDOMAIN"].contains(&reply.code().as_str()), "{name:?}: {}", reply.code());
+    }
+    let two = [&head(2)[..], b"\x07example\x03com\0", &[0, 1, 0, 1], b"\xc0\x0c", &[0, 1, 0, 1]].concat();
+    let reply = world.a.dig_wire(&two, world.a.router4, Over::Udp).expect("an answer");
+    assert_eq!(reply.code(), "FORMERR");
+    assert_eq!(world.internet.upstream.asked(), [], "nothing may go upstream");
+    world.a.reach("example.com", 443).must_reach();
+}
+
+#[test]
+fn answers_without_measure_are_cut_to_measure() {
+    let mut world = world!();
+    let address = |n: u16| IpAddr::from([151, 101, (n >> 8) as u8, (n & 0xff) as u8]);
+    let upstream = &world.internet.upstream;
+    upstream.script("many.example.com", RecordType::A, move |_| {
+        (0..300).map(|n| address_record("many.example.com", address(n), 300)).collect()
+    });
+    upstream.host_for("long.example.com", &[SITE], u32::MAX);
+    upstream.host_for("short.example.com", &[OTHER], 0);
+    upstream.alias("loop.example.com", "pool.example.com");
+    upstream.alias("pool.example.com", "loop.example.com");
+    world.gateway.enforce(json!({ "version": 1, "allow": { "domains": ["*.example.com"] } }));
+    let reply = world.a.dig("many.example.com", RecordType::A, world.a.router4, Over::Tcp).expect("an answer");
+    assert_eq!(reply.addresses().len(), 256);
+    let last = reply.addresses()[255];
+    world.a.tcp(last, 443).must_reach();
+    let told: std::collections::BTreeSet<IpAddr> = reply.addresses().into_iter().collect();
+    let left_out = (0..300).map(address).find(|address| !told.contains(address)).expect("some are left out");
+    world.a.tcp(left_out, 443).must_be_reset();
+    let ttl = |name| world.a.lookup(name, RecordType::A).expect("an answer").ttl();
+    assert_eq!((ttl("long.example.com"), ttl("short.example.com")), (Some(3600), Some(0)));
+    world.a.tcp(OTHER, 443).must_reach();
+    world.a.reach("loop.example.com", 443).must_be_blocked_by_name();
 }

@@ -10,8 +10,8 @@
 //!    │                       └ reply ─▶ answer ─▶ classify, or inbound (flows opened from outside)
 //!    ├─ receiver in scope, reply ─▶ classify
 //!    └─ else: untouched
-//! classify ─▶ host4/host6: who ─▶ view_*: deny, ports, allow.ips ─▶ special ─▶ dst4/dst6: leased? ─▶ up ─▶ accept
-//!                                        └────────────── b_REASON ─▶ deny: reset or admin-prohibited
+//! classify ─▶ view4/view6: view_*: deny, ports, allow.ips ─▶ special ─▶ host4/host6: who ─▶ dst4/dst6: leased?
+//!    ─▶ up ─▶ accept                   └────────────── b_REASON ─▶ deny: reset or admin-prohibited
 //! ```
 
 mod build;
