@@ -27,8 +27,8 @@
 //!    valid by its type, and each entry knows the line it was written at.
 //! 2. [`plan::table`] builds the packet filter's table, in the language of [`plan::ir`]. [`plan::snapshot`] compiles the
 //!    names for the DNS server.
-//! 3. [`core::state`] holds what the kernel holds. It turns a new policy into one transaction.
-//! 4. The kernel driver sends that transaction. The kernel takes all of it or nothing.
+//! 3. [`core::state`] holds what the kernel holds. It turns a new policy into transactions.
+//! 4. The kernel driver sends them. The kernel takes all of each or nothing, and with the first the policy is in force.
 //!
 //! And one query on its way: the DNS driver asks the snapshot who asks and whether the name is allowed, looks it up,
 //! takes out of the answer what may not be told, and asks for a lease ([`core::lease`]). Only with the proof that the

@@ -284,6 +284,18 @@ fn the_example_policies_are_valid_and_marked() {
 }
 
 #[test]
+fn the_policies_of_the_reference_are_valid() {
+    let text = include_str!("../docs/policy.md");
+    let blocks = text.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let policies: Vec<&str> = blocks.filter(|block| block.contains("\"version\"")).collect();
+    assert!(policies.len() >= 2);
+    for policy in policies {
+        let parsed = parse_with_warnings(policy).unwrap_or_else(|errors| panic!("{policy}{errors:#?}"));
+        assert_eq!(parsed.warnings, []);
+    }
+}
+
+#[test]
 fn warnings_name_what_has_no_effect() {
     let parsed = parse_with_warnings(
         r#"{"version": 1, "allow": {"domains": ["a.example.com", "*.example.org", "A.example.com"]},

@@ -29,6 +29,7 @@ fn world() -> World {
         guarded: BTreeSet::from(["lan1".to_owned()]),
         keep_tracking: false,
         own: BTreeSet::new(),
+        zone: chrono_tz::Tz::UTC,
     }
 }
 

@@ -57,6 +57,7 @@ fn bench() -> &'static Bench {
             guarded: [].into(),
             keep_tracking: false,
             own: ["45.60.255.1".parse().expect("an address")].into(),
+            zone: chrono_tz::Tz::UTC,
         };
         let pending = state.enforce(&policy, &world, 1, 0);
         let snapshot = pending.snapshot.clone();

@@ -41,6 +41,7 @@ fn bench() -> &'static Bench {
             guarded: [].into(),
             keep_tracking: false,
             own: [].into(),
+            zone: chrono_tz::Tz::UTC,
         };
         let snapshot = State::new(Classes::first_of_table(0)).enforce(&policy, &world, 1, 0).snapshot;
         Bench { policy, trial: Trial::new(Arc::clone(&snapshot)).expect("an upstream") }

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::input::{Source, refuse};
-use super::output::{complain, count, remark_all};
+use super::output::{complain, count, remark, remark_all};
 use super::{Context, Outcome};
 use crate::daemon::protocol::{Applied, Request, Response, Stored};
 use crate::policy::{normalised, parse};
@@ -84,8 +84,12 @@ fn applied(name: &str, response: &Response, stored: &str, context: &mut Context)
         0 => "nothing changed".to_owned(),
         number => count(usize::try_from(number).unwrap_or(usize::MAX), "change", "changes"),
     };
+    let stored = if applied.trouble.is_empty() { stored } else { "" };
     context.out.line(&format!("{name} is in force{stored}: revision {}, {changes}", applied.revision))?;
     context.out.finish()?;
+    for sentence in &applied.trouble {
+        remark(&format!("warning: {sentence}"));
+    }
     if !applied.warnings.is_empty() {
         remark_all(&count(applied.warnings.len(), "warning:", "warnings:"), &applied.warnings);
     }

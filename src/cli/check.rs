@@ -17,7 +17,7 @@ Examples:
 
 /// Tell whether a policy is valid: every mistake with its place
 ///
-/// Needs no daemon. A valid policy may say what this version does not enforce yet (time windows, rate limits, caps,
+/// Needs no daemon. A valid policy may say what this version does not enforce yet (rate limits, caps,
 /// monitor mode, lists in files); that is told as well, because such a policy is not applied.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]

@@ -12,6 +12,7 @@ use crate::core::explain::{self, Explanation};
 use crate::daemon::protocol::{self, Request};
 use crate::policy::decision::Verdict;
 use crate::policy::name::Name;
+use crate::policy::schedule::Moment;
 use crate::policy::{domain, not_yet_enforced};
 
 const EXAMPLES: &str = "\
@@ -19,6 +20,7 @@ Examples:
   clawgress explain --source 192.168.10.10 --domain api.example.com
   clawgress explain --source 192.168.10.10 --ip 203.0.113.7 --port 443 --json
   clawgress explain --source fd00:10::10 --domain api.example.com --policy trial.json
+  clawgress explain --source 192.168.10.10 --domain api.example.com --at 2026-11-20T18:00:00+01:00
 
 With --policy the file is asked instead of the daemon; nothing is known of leases then.";
 
@@ -41,9 +43,8 @@ pub(super) struct Arguments {
     /// The protocol of the port [default: tcp]
     #[arg(long, requires = "port")]
     protocol: Option<Protocol>,
-    /// When (RFC 3339)
-    // Not shown: this version has no time windows, so the answer is the same at all times.
-    #[arg(long, value_name = "RFC3339", hide = true, value_parser = a_time)]
+    /// When, such as 2026-11-20T09:00:00+01:00 (RFC 3339) [default: now]
+    #[arg(long, value_name = "RFC3339", value_parser = a_time)]
     at: Option<DateTime<Utc>>,
     /// Ask this policy instead of the daemon; - reads standard input
     #[arg(long, value_name = "FILE")]
@@ -72,9 +73,6 @@ fn a_time(text: &str) -> Result<DateTime<Utc>, String> {
 }
 
 pub(super) fn explain(arguments: &Arguments, context: &mut Context) -> anyhow::Result<Outcome> {
-    if arguments.at.is_some() {
-        anyhow::bail!("this version enforces no time windows, so no answer depends on the time; leave --at out");
-    }
     let question = protocol::Explain {
         source: arguments.source,
         domain: arguments.domain.as_ref().map(ToString::to_string),
@@ -84,7 +82,7 @@ pub(super) fn explain(arguments: &Arguments, context: &mut Context) -> anyhow::R
             Protocol::Tcp => protocol::Transport::Tcp,
             Protocol::Udp => protocol::Transport::Udp,
         }),
-        at: None,
+        at: arguments.at,
     };
     let (data, explanation) = match &arguments.policy {
         Some(source) => match source.parse()? {
@@ -95,7 +93,9 @@ pub(super) fn explain(arguments: &Arguments, context: &mut Context) -> anyhow::R
                     let head = "not enforced by this version, so the answer leaves it out:";
                     super::output::remark_all(head, &missing);
                 }
-                let question = question.question().map_err(anyhow::Error::msg)?;
+                let at = arguments.at.unwrap_or_else(Utc::now);
+                let moment = Moment::of(&parsed.policy, at, crate::store::system_zone());
+                let question = question.question(moment).map_err(anyhow::Error::msg)?;
                 let explanation = explain::explain(&parsed.policy, &question, &[])?;
                 (serde_json::to_value(&explanation)?, explanation)
             }

@@ -108,10 +108,25 @@ pub fn main() -> ExitCode {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Refused) => ExitCode::FAILURE,
         Err(error) => {
-            output::complain(&format!("{error:#}"));
+            output::complain(&told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and what it comes from. Errors of the drivers tell their cause themselves.
+fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain() {
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause.to_string());
+        if cause.is::<store::StoreError>() || cause.is::<client::ClientError>() || cause.is::<crate::dns::DnsError>() {
+            break;
+        }
+    }
+    text
 }
 
 /// The exit status of wrong usage.

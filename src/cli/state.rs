@@ -99,7 +99,8 @@ pub(super) fn status(arguments: &Status, context: &mut Context) -> anyhow::Resul
     let status: protocol::Status = understood(&response)?;
     let text = table(&status, &context.out);
     context.out.text(&text)?;
-    if status.state == StateWord::Unconfigured {
+    // Where a check fails, there is more to say than this, and the check has said it.
+    if status.state == StateWord::Unconfigured && status.checks.iter().all(|check| check.ok) {
         context.out.line("no policy was ever stored: import one with `clawgress import --policy FILE`")?;
     }
     Ok(Outcome::Done)

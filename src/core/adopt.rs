@@ -3,10 +3,13 @@
 
 use std::collections::BTreeSet;
 
+use chrono::TimeDelta;
+
 use super::classes::{self, Class};
-use super::state::{Lease, State, World, lease_value, net_element};
+use super::doors::{self, Door, Now};
+use super::state::{Lease, State, World, lease_value};
 use crate::plan::ids::HostId;
-use crate::plan::ir::{Data, Family, Key, Set, Value, Verdict};
+use crate::plan::ir::{Data, Family, Key, Set, Verdict};
 use crate::plan::ops::{Delta, Op, Table, diff};
 use crate::plan::situation::Situation;
 use crate::plan::table::{names, table};
@@ -14,16 +17,13 @@ use crate::policy::model::{HostName, Policy};
 
 impl State {
     /// What the kernel should hold at `now`.
-    pub fn expected(&self, now: u64) -> Table {
+    pub fn expected(&self, now: impl Into<Now>) -> Table {
+        let Now { ms: now, utc } = now.into();
         let mut table = self.fixed.clone();
         for map in [names::UP, names::DOWN] {
             if let Some(set) = table.sets.get_mut(map) {
-                for (id, class) in self.classes.iter() {
-                    let (key, value) = classes::element(id, class, self.host_name(class.host));
-                    set.elements.insert(key, value);
-                }
-                for (host, id) in &self.net_classes {
-                    let (key, value) = net_element(*id, *host, self.host_name(*host));
+                for (id, door) in self.doors.iter().filter(|(_, door)| door.until.is_none_or(|until| until > utc)) {
+                    let (key, value) = doors::element(*id, door, &self.classes, self.host_name(door.host), utc);
                     set.elements.insert(key, value);
                 }
             }
@@ -38,8 +38,9 @@ impl State {
     }
 
     /// The transactions that make the kernel hold what it should, given what it holds. Timeouts are not compared.
-    pub fn repair(&self, held: &Table, now: u64) -> Delta {
+    pub fn repair(&self, held: &Table, now: impl Into<Now>) -> Delta {
         let mut expected = self.expected(now);
+        let timed = expected.clone();
         let mut held = held.clone();
         for set in expected.sets.values_mut().chain(held.sets.values_mut()) {
             if !is_lease_map(set) {
@@ -52,25 +53,14 @@ impl State {
         let mut delta = diff(&held, &expected);
         for op in &mut delta.switch {
             if let Op::AddElements(name, elements) = op
-                && let Some(set) = expected.sets.get(name)
-                && is_lease_map(set)
+                && let Some(set) = timed.sets.get(name).filter(|set| is_lease_map(set))
             {
-                let timed = elements.iter().map(|(key, value)| (*key, self.with_timeout(*key, value, now))).collect();
-                *op = Op::PutElements(name.clone(), timed);
+                let timed = elements.iter().filter_map(|(key, _)| Some((*key, set.elements.get(key)?.clone())));
+                *op = Op::PutElements(name.clone(), timed.collect());
             }
         }
         delta.switch.insert(0, Op::AddTable);
         delta
-    }
-
-    fn with_timeout(&self, key: Key, value: &Value, now: u64) -> Value {
-        let lease = match key {
-            Key::MarkAddress(mark, address) => {
-                u16::try_from(mark).ok().and_then(|id| self.leases.get(&(HostId(id), address)))
-            }
-            _ => None,
-        };
-        Value { timeout_ms: lease.map(|lease| lease.until.saturating_sub(now).max(1)), ..value.clone() }
     }
 
     /// Takes over what an earlier process left in the kernel: hosts, classes and leases, from the table itself.
@@ -78,7 +68,8 @@ impl State {
     ///
     /// `last` is the policy that the earlier process enforced, if it is known: then flows need not be judged anew
     /// where the next policy says the same.
-    pub fn adopt(held: &Table, last: Option<(&Policy, &World)>, first_class: u32, now: u64) -> Self {
+    pub fn adopt(held: &Table, last: Option<(&Policy, &World)>, first_class: u32, now: impl Into<Now>) -> Self {
+        let Now { ms: now, utc } = now.into();
         let mut state = Self::new(first_class);
         let elements = |name: &str| held.sets.get(name).map(|set| &set.elements);
         for (key, value) in elements(names::HOSTS).into_iter().flatten() {
@@ -100,17 +91,26 @@ impl State {
         for (key, value) in elements(names::UP).into_iter().flatten() {
             let Key::Mark(id) = key else { continue };
             state.classes.insert_number(*id);
+            let recheck = matches!(&value.data, Data::Verdict(Verdict::Goto(_)));
+            let until = value.timeout_ms.map(|left| utc + TimeDelta::milliseconds(i64::try_from(left).unwrap_or(0)));
             let down = elements(names::DOWN).is_some_and(|down| down.contains_key(key));
             let Some((host, set)) = value.comment.as_deref().and_then(classes::read_comment) else { continue };
             let host =
                 if host == "*" { Some(HostId::NOBODY) } else { state.hosts.get(&HostName(host.into())).copied() };
+            if let (Some(host), true) = (host, down)
+                && (!set.is_empty() || state.net_classes.get(&host) == Some(id))
+            {
+                state.doors.insert(*id, Door { host, recheck, until });
+            }
             if let (Some(host), true, false) = (host, down, set.is_empty()) {
-                let recheck = matches!(&value.data, Data::Verdict(Verdict::Goto(_)));
                 state.classes.insert(*id, Class { host, names: set, links: BTreeSet::new(), recheck, until: now });
             }
         }
         for family in Family::BOTH {
             for (key, value) in elements(&names::of("dst", family)).into_iter().flatten() {
+                if let Data::Mark(id) = &value.data {
+                    state.classes.insert_number(*id);
+                }
                 if let (Key::MarkAddress(host, address), Data::Mark(id), Some(left)) =
                     (key, &value.data, value.timeout_ms)
                     && let (Ok(host), Some(class)) = (u16::try_from(*host), state.classes.get(*id))
@@ -122,6 +122,7 @@ impl State {
                 }
             }
         }
+        state.recount();
         state.fixed = held.clone();
         for name in ["dst4", "dst6"] {
             if let Some(set) = state.fixed.sets.get_mut(name) {
@@ -130,12 +131,9 @@ impl State {
         }
         for name in [names::UP, names::DOWN] {
             if let Some(set) = state.fixed.sets.get_mut(name) {
-                let classes = &state.classes;
-                let nets = &state.net_classes;
                 // What is not taken over stays in the picture, so that the next revision removes it.
-                set.elements.retain(|key, _| {
-                    !matches!(key, Key::Mark(id) if classes.get(*id).is_some() || nets.values().any(|net| net == id))
-                });
+                let doors = &state.doors;
+                set.elements.retain(|key, _| !matches!(key, Key::Mark(id) if doors.contains_key(id)));
             }
         }
         state.judged = last.map_or_else(|| held.clone(), |(policy, world)| state.rebuild(policy, world));

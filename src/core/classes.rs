@@ -15,6 +15,10 @@ use crate::policy::name::Name;
 
 /// The most classes kept. Beyond it the ones whose leases ended longest ago go; flows that still carry them end.
 pub const MAX_CLASSES: usize = 1 << 17;
+/// The most classes of one host: an agent that asks for ever new names uses up its own share and nobody else's.
+pub const MAX_CLASSES_PER_HOST: usize = 1 << 15;
+/// Milliseconds between two searches for classes to give up: a search walks all of them.
+const SEARCH_PAUSE: u64 = 1000;
 /// Octets of a class's comment in the kernel; names that do not fit are not remembered across a restart.
 const MAX_COMMENT: usize = 200;
 
@@ -38,13 +42,21 @@ pub struct Class {
 pub struct Classes {
     by_id: BTreeMap<u32, Class>,
     by_names: HashMap<(HostId, BTreeSet<Name>), u32>,
+    per_host: HashMap<HostId, usize>,
     next: u32,
+    next_search: u64,
 }
 
 impl Classes {
     /// No classes yet; `first` is the first number to be used (at least [`CLASS_BASE`]).
     pub fn new(first: u32) -> Self {
-        Self { by_id: BTreeMap::new(), by_names: HashMap::new(), next: first.max(CLASS_BASE) }
+        Self {
+            by_id: BTreeMap::new(),
+            by_names: HashMap::new(),
+            per_host: HashMap::new(),
+            next: first.max(CLASS_BASE),
+            next_search: 0,
+        }
     }
 
     /// The first number that a fresh table should use: later tables start higher, so that flows which still carry
@@ -93,11 +105,24 @@ impl Classes {
         Some((id, true))
     }
 
+    /// Whether there is a class of exactly these names.
+    pub fn has(&self, host: HostId, set: &BTreeSet<Name>) -> bool {
+        self.by_names.contains_key(&(host, set.clone()))
+    }
+
     /// Adds a class under its number.
     pub fn insert(&mut self, id: u32, class: Class) {
         self.by_names.insert((class.host, class.names.clone()), id);
-        self.by_id.insert(id, class);
+        *self.per_host.entry(class.host).or_default() += 1;
+        if let Some(old) = self.by_id.insert(id, class) {
+            self.uncount(old.host);
+        }
         self.next = self.next.max(id.saturating_add(1));
+    }
+
+    /// The first number that was not given yet.
+    pub fn next(&self) -> u32 {
+        self.next
     }
 
     /// Notes that a number is taken, whoever has it.
@@ -123,6 +148,7 @@ impl Classes {
     /// Forgets a class; its number stays used.
     pub fn remove(&mut self, id: u32) {
         if let Some(class) = self.by_id.remove(&id) {
+            self.uncount(class.host);
             let key = (class.host, class.names);
             if self.by_names.get(&key) == Some(&id) {
                 self.by_names.remove(&key);
@@ -130,16 +156,44 @@ impl Classes {
         }
     }
 
-    /// The classes to give up when there are too many: those whose leases ended longest ago, a quarter of the bound.
-    pub fn surplus(&self, now: u64) -> Vec<u32> {
-        if self.by_id.len() < MAX_CLASSES {
+    /// How many classes a host has.
+    pub fn count(&self, host: HostId) -> usize {
+        self.per_host.get(&host).copied().unwrap_or(0)
+    }
+
+    fn uncount(&mut self, host: HostId) {
+        if let Some(count) = self.per_host.get_mut(&host) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_host.remove(&host);
+            }
+        }
+    }
+
+    /// The classes to give up when there are too many: of those whose leases ended, the ones that ended first, a quarter
+    /// of the bound. A host that has its full share gives up its own.
+    pub fn surplus(&mut self, now: u64) -> Vec<u32> {
+        let all = self.by_id.len() >= MAX_CLASSES;
+        let full: BTreeSet<HostId> =
+            self.per_host.iter().filter(|(_, count)| **count >= MAX_CLASSES_PER_HOST).map(|(host, _)| *host).collect();
+        if (!all && full.is_empty()) || now < self.next_search {
             return Vec::new();
         }
-        let mut idle: Vec<(u64, u32)> =
-            self.iter().filter(|(_, class)| class.until < now).map(|(id, class)| (class.until, id)).collect();
+        self.next_search = now + SEARCH_PAUSE;
+        let mut idle: Vec<(u64, u32, HostId)> = self
+            .iter()
+            .filter(|(_, class)| class.until < now && (all || full.contains(&class.host)))
+            .map(|(id, class)| (class.until, id, class.host))
+            .collect();
         idle.sort_unstable();
-        idle.truncate(MAX_CLASSES / 4);
-        idle.into_iter().map(|(_, id)| id).collect()
+        let mut left: HashMap<HostId, usize> = full.iter().map(|host| (*host, MAX_CLASSES_PER_HOST / 4)).collect();
+        let mut left_of_all = if all { MAX_CLASSES / 4 } else { 0 };
+        idle.retain(|(_, _, host)| {
+            let own = left.get_mut(host).filter(|own| **own > 0);
+            let of_all = (left_of_all > 0).then_some(&mut left_of_all);
+            own.or(of_all).map(|count| *count -= 1).is_some()
+        });
+        idle.into_iter().map(|(_, id, _)| id).collect()
     }
 }
 

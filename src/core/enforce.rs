@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::classes::{self, Class, Classes};
-use super::state::{ClassOps, Lease, State, World, lease_value, net_element};
+use super::classes::{Class, Classes};
+use super::doors::{self, Doors, Now};
+use super::state::{Lease, State, World, lease_value};
 use crate::plan::ids::HostId;
 use crate::plan::ir::{Action, Cond, Data, Family, Ident, Key, Rule, Value, Verdict};
 use crate::plan::ops::{Delta, Op, Table, diff};
@@ -34,17 +35,18 @@ struct Next {
     fixed: Table,
     classes: Classes,
     net_classes: BTreeMap<HostId, u32>,
+    doors: Doors,
     leases: Vec<((HostId, std::net::IpAddr), Option<Lease>)>,
 }
 
 impl State {
     /// The transaction that puts `policy` in force as `revision` at `now`.
-    pub fn enforce(&self, policy: &Policy, world: &World, revision: u64, now: u64) -> Pending {
+    pub fn enforce(&self, policy: &Policy, world: &World, revision: u64, now: impl Into<Now>) -> Pending {
+        let now = now.into();
         let (hosts, next_host) = self.number_hosts(policy);
-        let snapshot = Arc::new(Snapshot::compile(policy, &hosts, world.own.iter().copied(), revision));
+        let snapshot = Arc::new(Snapshot::compile(policy, &hosts, world.own.iter().copied(), world.zone, revision));
         let names: BTreeMap<HostId, HostName> = hosts.iter().map(|(name, id)| (*id, name.clone())).collect();
         let mut classes = self.classes.clone();
-        let mut ops = ClassOps::default();
 
         let mut situation = Situation {
             net_classes: net_classes(&self.net_classes, &hosts, &mut classes),
@@ -66,41 +68,39 @@ impl State {
                 situation.net_classes.insert(*id, class);
             }
         }
-        for (host, class) in self.net_classes.iter().filter(|(host, id)| situation.net_classes.get(host) != Some(id)) {
-            let _ = host;
-            ops.remove(*class);
-        }
-        for (host, class) in situation.net_classes.iter().filter(|(host, id)| self.net_classes.get(host) != Some(id)) {
-            ops.add(net_element(*class, *host, names.get(host)));
-        }
-
         let mut cut = 0;
         for (id, class) in self.classes.iter() {
             if !survives(class, &snapshot) {
                 cut += 1;
                 classes.remove(id);
-                ops.remove(id);
             } else if changes.guards.contains(&class.host) && !class.recheck {
                 classes.set_recheck(id);
-                ops.replace(classes::element(id, &Class { recheck: true, ..class.clone() }, names.get(&class.host)));
             }
         }
-        let (leases, puts) = self.keep_leases(&snapshot, &mut classes, &mut ops, &names, now);
+        let (leases, puts, ended) = self.keep_leases(&snapshot, &mut classes, now.ms);
+        let doors = doors::open(&classes, &situation.net_classes, &snapshot, now.utc);
         situation.recheck = classes.iter().filter(|(_, class)| class.recheck).map(|(_, class)| class.host).collect();
 
         let fixed = table(policy, &situation);
         let mut delta = diff(&self.fixed, &fixed);
         delta.switch.insert(0, Op::AddTable);
-        let (switch, remove) = ops.into_ops();
-        delta.switch.extend(switch.into_iter().chain(puts));
-        delta.remove.extend(remove);
+        let (open, shut) = doors::difference(&self.doors, &doors, |id, door| {
+            doors::element(id, door, &classes, names.get(&door.host), now.utc)
+        });
+        delta.switch.extend(open.into_iter().chain(puts));
+        delta.remove.extend(shut.into_iter().chain(ended));
         let Situation { hosts, net_classes, .. } = situation;
-        Pending { delta, snapshot, cut, next: Box::new(Next { hosts, next_host, fixed, classes, net_classes, leases }) }
+        Pending {
+            delta,
+            snapshot,
+            cut,
+            next: Box::new(Next { hosts, next_host, fixed, classes, net_classes, doors, leases }),
+        }
     }
 
     /// The kernel has taken the revision.
     pub fn enforced(&mut self, pending: Pending) {
-        let Next { hosts, next_host, fixed, classes, net_classes, leases } = *pending.next;
+        let Next { hosts, next_host, fixed, classes, net_classes, doors, leases } = *pending.next;
         self.revision = pending.snapshot.revision;
         self.hosts = hosts;
         self.next_host = next_host;
@@ -108,12 +108,15 @@ impl State {
         self.fixed = fixed;
         self.classes = classes;
         self.net_classes = net_classes;
+        self.doors = doors;
+        self.snapshot = Some(pending.snapshot.clone());
         for (key, lease) in leases {
             match lease {
                 Some(lease) => self.leases.insert(key, lease),
                 None => self.leases.remove(&key),
             };
         }
+        self.recount();
     }
 
     /// Leases of which some names are not allowed any more: they go on under the other names, or end.
@@ -122,12 +125,11 @@ impl State {
         &self,
         snapshot: &Snapshot,
         classes: &mut Classes,
-        ops: &mut ClassOps,
-        hosts: &BTreeMap<HostId, HostName>,
         now: u64,
-    ) -> (Vec<((HostId, std::net::IpAddr), Option<Lease>)>, Vec<Op>) {
+    ) -> (Vec<((HostId, std::net::IpAddr), Option<Lease>)>, Vec<Op>, Vec<Op>) {
         let mut changed = Vec::new();
         let mut puts: [Vec<(Key, Value)>; 2] = [Vec::new(), Vec::new()];
+        let mut ended: [Vec<Key>; 2] = [Vec::new(), Vec::new()];
         for (key, lease) in &self.leases {
             let (host, address) = *key;
             // An answer that leads over a denied name would not be given now: what it opened goes with its flows.
@@ -146,17 +148,13 @@ impl State {
             let class = if until > now { classes.of(host, &set, false) } else { None };
             let put = &mut puts[usize::from(!address.is_ipv4())];
             let element = Key::MarkAddress(u32::from(host.0), address);
-            if let Some((id, made)) = class {
-                if made && let Some(fresh) = classes.get(id) {
-                    ops.add(classes::element(id, fresh, hosts.get(&host)));
-                }
+            if let Some((id, _)) = class {
                 classes.extend(id, until, &[]);
                 put.push((element, lease_value(id, until, now)));
                 changed.push((*key, Some(Lease { names: kept, class: id, until })));
             } else {
-                // An element of a dead class opens nothing; one of a living class must go at once.
-                if classes.get(lease.class).is_some() && lease.until > now {
-                    put.push((element, lease_value(lease.class, now, now)));
+                if lease.until > now {
+                    ended[usize::from(!address.is_ipv4())].push(element);
                 }
                 changed.push((*key, None));
             }
@@ -166,15 +164,30 @@ impl State {
             .zip(puts)
             .filter(|(_, elements)| !elements.is_empty())
             .map(|(family, elements)| Op::PutElements(names::of("dst", family), elements));
-        (changed, puts.collect())
+        let ended = Family::BOTH
+            .into_iter()
+            .zip(ended)
+            .filter(|(_, keys)| !keys.is_empty())
+            .map(|(family, keys)| Op::DelElements(names::of("dst", family), keys));
+        (changed, puts.collect(), ended.collect())
     }
 
+    /// Hosts keep their numbers; a new one gets the next that neither this policy nor the one in force has. Numbers come
+    /// round again after some 65 000 new hosts: what the kernel still holds under an old one leads to dead classes.
     fn number_hosts(&self, policy: &Policy) -> (BTreeMap<HostName, HostId>, u16) {
+        let mut taken: BTreeSet<HostId> = self.hosts.values().copied().collect();
+        if taken.len() + policy.hosts.len() > NUMBERS {
+            // Not enough for both: hosts that go with this revision leave theirs to those that come.
+            taken = policy.hosts.keys().filter_map(|name| self.hosts.get(name)).copied().collect();
+        }
         let mut next = self.next_host;
         let hosts = policy.hosts.keys().map(|name| {
             let id = self.hosts.get(name).copied().unwrap_or_else(|| {
-                let id = HostId(next);
-                next = next.saturating_add(1);
+                let mut id = HostId(next);
+                while !taken.insert(id) {
+                    id = id.0.checked_add(1).map_or(HostId::FIRST, HostId);
+                }
+                next = id.0.checked_add(1).unwrap_or(HostId::FIRST.0);
                 id
             });
             (name.clone(), id)
@@ -182,6 +195,9 @@ impl State {
         (hosts.collect(), next)
     }
 }
+
+/// How many numbers there are for hosts; a policy has no more (see the parser).
+const NUMBERS: usize = (u16::MAX - HostId::FIRST.0) as usize + 1;
 
 /// Every host, and nobody, has a class for what `allow.ips` lets through.
 fn net_classes(

@@ -16,6 +16,7 @@ use crate::policy::domain;
 use crate::policy::model::{Mode, Policy};
 use crate::policy::name::Name;
 use crate::policy::reference::{self, Leased, Protocol};
+use crate::policy::schedule::Moment;
 
 /// What somebody wants to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct Question {
     pub port: Option<u16>,
     /// What the port is of; TCP where nothing is said.
     pub protocol: Option<Transport>,
+    /// When. `None`: time windows are left out.
+    pub moment: Option<Moment>,
 }
 
 /// Where an agent wants to go.
@@ -91,16 +94,17 @@ pub fn explain(policy: &Policy, question: &Question, leases: &[Leased<'_>]) -> R
         None | Some(Transport::Tcp) => Protocol::Tcp(port),
         Some(Transport::Udp) => Protocol::Udp(port),
     });
+    let moment = question.moment.as_ref();
     let decision = reference::decide_scope(policy, source, interface).unwrap_or_else(|| match &asked {
         Asked::Domain(name) => {
-            let named = reference::decide_name(policy, host, Some(name));
+            let named = reference::decide_name_at(policy, host, Some(name), moment);
             let allowed = named.verdict == Verdict::Allow;
             let refused = protocol.filter(|_| allowed).and_then(|protocol| reference::refused_port(&rules, protocol));
             refused.unwrap_or(named)
         }
-        Asked::Ip(address) => reference::decide_address(policy, host, *address, protocol, leases),
+        Asked::Ip(address) => reference::decide_address_at(policy, host, *address, protocol, leases, moment),
     });
-    let words = Words { policy, rules: &rules, source, interface, asked: &asked, protocol, leases };
+    let words = Words { policy, rules: &rules, source, interface, asked: &asked, protocol, leases, moment };
     let mut detail = words.sentence(&decision);
     if question.interface.is_none()
         && decision.verdict != Verdict::OutOfScope
@@ -194,7 +198,14 @@ mod tests {
 
     fn question(source: &str, target: &str, port: Option<u16>) -> Question {
         let target = target.parse().map_or_else(|_| Target::Domain(target.to_owned()), Target::Ip);
-        Question { source: source.parse().unwrap(), interface: Some("eth1".into()), target, port, protocol: None }
+        Question {
+            source: source.parse().unwrap(),
+            interface: Some("eth1".into()),
+            target,
+            port,
+            protocol: None,
+            moment: None,
+        }
     }
 
     fn ask(source: &str, target: &str, port: Option<u16>) -> Explanation {

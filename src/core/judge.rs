@@ -5,6 +5,8 @@
 
 use std::net::IpAddr;
 
+use chrono::{DateTime, Utc};
+
 use super::lease::HostId;
 pub use crate::plan::snapshot::AddressVerdict;
 use crate::plan::snapshot::Snapshot;
@@ -22,7 +24,7 @@ pub trait Judge: Send + Sync + 'static {
 
     /// The decision on the name asked for. No name (`None`) is one that no policy can write: it is never allowed. An
     /// allow carries the covering entry in [`Decision::domain`].
-    fn decide_name(&self, host: HostId, name: Option<&Name>) -> Decision;
+    fn decide_name(&self, host: HostId, name: Option<&Name>, now: DateTime<Utc>) -> Decision;
 
     /// The denylist's verdict on a name that an answer leads to (a link of a CNAME chain, a target), if a line names it.
     fn denied_link(&self, host: HostId, name: &Name) -> Option<Decision>;
@@ -40,8 +42,8 @@ impl Judge for Snapshot {
         Snapshot::client(self, source, interface)
     }
 
-    fn decide_name(&self, host: HostId, name: Option<&Name>) -> Decision {
-        Snapshot::decide_name(self, host, name)
+    fn decide_name(&self, host: HostId, name: Option<&Name>, now: DateTime<Utc>) -> Decision {
+        self.decide_name_at(host, name, now)
     }
 
     fn denied_link(&self, host: HostId, name: &Name) -> Option<Decision> {

@@ -47,12 +47,15 @@ impl Acked {
 /// Why an answer may not go.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LeaseError {
-    /// The policy changed since the decision: decide again.
+    /// The policy changed, or a window closed, since the decision: decide again.
     #[error("the policy changed meanwhile")]
     Stale,
     /// The kernel refused, or is not there; with its words.
     #[error("the kernel did not take the address: {0}")]
     Kernel(String),
+    /// The host has its share of addresses or of classes; they come free as their answers end.
+    #[error("this host has too many open addresses, wait until earlier answers end")]
+    Full,
     /// Too many requests wait.
     #[error("too many answers wait for the kernel")]
     Busy,

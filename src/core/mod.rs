@@ -2,6 +2,7 @@
 
 mod adopt;
 pub mod classes;
+pub mod doors;
 mod enforce;
 pub mod explain;
 pub mod judge;

@@ -7,16 +7,30 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use super::classes::{self, Class, Classes};
+use chrono::DateTime;
+use chrono_tz::Tz;
+
+use super::classes::{Classes, MAX_CLASSES_PER_HOST};
+use super::doors::{self, Doors, Now};
 use super::lease::{LeaseError, LeaseRequest, MAX_LEASE, MIN_LEASE};
 use crate::plan::ids::HostId;
-use crate::plan::ir::{Data, Family, Ident, Key, Value};
+use crate::plan::ir::{Data, Family, Key, Value};
 use crate::plan::ops::{Op, Table};
 use crate::plan::situation::DnsDoor;
+use crate::plan::snapshot::Snapshot;
 use crate::plan::table::names;
 use crate::policy::model::HostName;
 use crate::policy::name::Name;
+
+/// The most addresses that one host holds at a time. The kernel holds 2^20 for all: one agent, with a name server of its
+/// own behind an allowed name, must not fill that up for the others.
+pub const MAX_LEASES_PER_HOST: usize = 1 << 16;
+/// The most names under which a host holds one address. Each further name is another class with all of them in it, so
+/// without a bound a wildcard that points at one address would cost the square of its names. The name whose lease ends
+/// first goes; a flow that only that name allowed ends when the others are revoked.
+pub const MAX_NAMES: usize = 16;
 
 /// What the gateway's own machine contributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +47,8 @@ pub struct World {
     pub keep_tracking: bool,
     /// The gateway's own addresses.
     pub own: BTreeSet<IpAddr>,
+    /// The gateway's time zone, for policies that name none.
+    pub zone: Tz,
 }
 
 /// One address of one host.
@@ -58,7 +74,13 @@ pub struct State {
     pub(super) judged: Table,
     pub(super) classes: Classes,
     pub(super) net_classes: BTreeMap<HostId, u32>,
+    /// The classes that the kernel holds open.
+    pub(super) doors: Doors,
+    /// The policy in force, compiled.
+    pub(super) snapshot: Option<Arc<Snapshot>>,
     pub(super) leases: HashMap<(HostId, IpAddr), Lease>,
+    /// How many of them each host has.
+    held: HashMap<HostId, usize>,
     pub(super) next_host: u16,
 }
 
@@ -72,6 +94,7 @@ pub struct Leased {
     pub results: Vec<Result<(), LeaseError>>,
     touched: Vec<(HostId, IpAddr)>,
     made: Vec<u32>,
+    opened: Vec<u32>,
 }
 
 impl State {
@@ -84,7 +107,10 @@ impl State {
             judged: Table::default(),
             classes: Classes::new(first_class),
             net_classes: BTreeMap::new(),
+            doors: Doors::new(),
+            snapshot: None,
             leases: HashMap::new(),
+            held: HashMap::new(),
             next_host: HostId::FIRST.0,
         }
     }
@@ -92,6 +118,11 @@ impl State {
     /// The number of live classes and of addresses leased at `now`.
     pub fn counts(&self, now: u64) -> (usize, usize) {
         (self.classes.len(), self.leases.values().filter(|lease| lease.until > now).count())
+    }
+
+    /// The first class number that no flow can carry yet.
+    pub fn next_class(&self) -> u32 {
+        self.classes.next()
     }
 
     /// The names under which a host holds an address at `now`.
@@ -103,19 +134,19 @@ impl State {
     }
 
     /// The transaction that makes the kernel hold the addresses of all requests, as far as they are legal.
-    pub fn lease(&mut self, requests: &[LeaseRequest], now: u64) -> Leased {
+    pub fn lease(&mut self, requests: &[LeaseRequest], now: impl Into<Now>) -> Leased {
+        let now = now.into();
         let mut out = Leased::default();
-        let mut new_classes = Vec::new();
+        let mut opened = BTreeMap::new();
         let mut puts: [BTreeMap<Key, Value>; 2] = [BTreeMap::new(), BTreeMap::new()];
         for request in requests {
-            let result = self.lease_one(request, now, &mut out, &mut new_classes, &mut puts);
+            let result = self.lease_one(request, now, &mut out, &mut opened, &mut puts);
             out.results.push(result);
         }
-        if !new_classes.is_empty() {
-            for map in [names::UP, names::DOWN] {
-                out.ops.push(Op::AddElements(map.into(), new_classes.clone()));
-            }
-        }
+        let (open, _) = doors::difference(&Doors::new(), &opened, |id, door| {
+            doors::element(id, door, &self.classes, self.host_name(door.host), now.utc)
+        });
+        out.ops.extend(open);
         for (family, elements) in Family::BOTH.into_iter().zip(puts) {
             if !elements.is_empty() {
                 out.ops.push(Op::PutElements(names::of("dst", family), elements.into_iter().collect()));
@@ -128,24 +159,31 @@ impl State {
     #[must_use]
     pub fn evict(&mut self, now: u64) -> Option<Vec<Op>> {
         let surplus = self.classes.surplus(now);
-        let mut ops = ClassOps::default();
+        let mut shut = Doors::new();
         for id in &surplus {
             self.classes.remove(*id);
-            ops.remove(*id);
+            shut.extend(self.doors.remove(id).map(|door| (*id, door)));
         }
-        (!surplus.is_empty()).then(|| ops.into_ops().1)
+        let (_, ops) = doors::difference(&shut, &Doors::new(), |id, _| (Key::Mark(id), Value::plain(Data::None)));
+        (!surplus.is_empty()).then_some(ops)
     }
 
     fn lease_one(
         &mut self,
         request: &LeaseRequest,
-        now: u64,
+        now: Now,
         out: &mut Leased,
-        new_classes: &mut Vec<(Key, Value)>,
+        opened: &mut Doors,
         puts: &mut [BTreeMap<Key, Value>; 2],
     ) -> Result<(), LeaseError> {
         if request.revision != self.revision || self.revision == 0 {
             return Err(LeaseError::Stale);
+        }
+        let Some(snapshot) = self.snapshot.clone() else { return Err(LeaseError::Stale) };
+        let Now { ms: now, utc } = now;
+        let fresh = request.addresses.iter().filter(|address| !self.leases.contains_key(&(request.host, **address)));
+        if self.held.get(&request.host).copied().unwrap_or(0) + fresh.count() > MAX_LEASES_PER_HOST {
+            return Err(LeaseError::Full);
         }
         let ttl = request.ttl.clamp(MIN_LEASE, MAX_LEASE);
         let until = now + u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
@@ -155,7 +193,8 @@ impl State {
                 Some(lease) => lease.clone(),
                 None => Lease { names: BTreeMap::new(), class: 0, until: 0 },
             };
-            let held = lease.until > now && self.classes.get(lease.class).is_some();
+            let open = self.doors.get(&lease.class).is_some_and(|door| door.until.is_none_or(|until| until > utc));
+            let held = lease.until > now && open;
             if held && lease.names.get(&request.name).is_some_and(|end| *end >= until) {
                 self.classes.extend(lease.class, until, &request.links);
                 continue;
@@ -163,22 +202,35 @@ impl State {
             lease.names.retain(|_, end| *end > now);
             let end = lease.names.entry(request.name.clone()).or_insert(until);
             *end = (*end).max(until);
+            shorten(&mut lease.names, &request.name);
             let set: BTreeSet<Name> = lease.names.keys().cloned().collect();
+            if self.classes.count(request.host) >= MAX_CLASSES_PER_HOST && !self.classes.has(request.host, &set) {
+                return Err(LeaseError::Full);
+            }
             let Some((class, made)) = self.classes.of(request.host, &set, false) else {
                 return Err(LeaseError::Kernel("all class numbers of this table are used".into()));
             };
             lease.class = class;
             lease.until = lease.names.values().copied().max().unwrap_or(until);
             self.classes.extend(class, lease.until, &request.links);
-            if made && let Some(fresh) = self.classes.get(class) {
-                new_classes.push(classes::element(class, fresh, self.host_name(request.host)));
+            if made {
                 out.made.push(class);
+            }
+            let shut = self.doors.get(&class).is_none_or(|door| door.until.is_some_and(|until| until <= utc));
+            if shut && let Some(fresh) = self.classes.get(class) {
+                // A window may have closed since the decision; then another decision is due.
+                let Some(door) = doors::door(fresh, &snapshot, utc) else { return Err(LeaseError::Stale) };
+                self.doors.insert(class, door);
+                opened.insert(class, door);
+                out.opened.push(class);
             }
             let value =
                 Value { data: Data::Mark(class), timeout_ms: Some(lease.until.saturating_sub(now)), comment: None };
             let family = usize::from(!address.is_ipv4());
             puts[family].insert(Key::MarkAddress(u32::from(request.host.0), *address), value);
-            self.leases.insert(key, lease);
+            if self.leases.insert(key, lease).is_none() {
+                *self.held.entry(request.host).or_default() += 1;
+            }
             out.touched.push(key);
         }
         Ok(())
@@ -192,11 +244,54 @@ impl State {
         for class in leased.made {
             self.classes.remove(class);
         }
+        for class in leased.opened {
+            self.doors.remove(&class);
+        }
+        self.recount();
+    }
+
+    /// Counts the leases of each host.
+    pub(super) fn recount(&mut self) {
+        self.held.clear();
+        for (host, _) in self.leases.keys() {
+            *self.held.entry(*host).or_default() += 1;
+        }
     }
 
     /// Drops what ended before `now` from memory (the kernel drops its own).
     pub fn sweep(&mut self, now: u64) {
         self.leases.retain(|_, lease| lease.until > now);
+        self.recount();
+    }
+
+    /// What windows open and shut at this moment: the transaction that opens, the one that shuts, and the new doors for
+    /// [`State::ticked`].
+    pub fn tick(&self, now: impl Into<Now>) -> (Vec<Op>, Vec<Op>, Doors) {
+        let now = now.into();
+        let Some(snapshot) = &self.snapshot else { return (Vec::new(), Vec::new(), self.doors.clone()) };
+        let fresh = doors::open(&self.classes, &self.net_classes, snapshot, now.utc);
+        let (open, shut) = doors::difference(&self.doors, &fresh, |id, door| {
+            doors::element(id, door, &self.classes, self.host_name(door.host), now.utc)
+        });
+        (open, shut, fresh)
+    }
+
+    /// The kernel has taken what [`State::tick`] said.
+    pub fn ticked(&mut self, doors: Doors) {
+        self.doors = doors;
+    }
+
+    /// The clock was set: every timeout that the kernel counts down is for a moment that has moved.
+    pub fn clock_stepped(&mut self) {
+        for door in self.doors.values_mut() {
+            // No door ends at the beginning of time, so each one that ends at all is written anew.
+            door.until = door.until.map(|_| DateTime::UNIX_EPOCH);
+        }
+    }
+
+    /// The policy in force, compiled.
+    pub fn snapshot(&self) -> Option<&Arc<Snapshot>> {
+        self.snapshot.as_ref()
     }
 
     /// The name of a host by its number; `None` also for [`HostId::NOBODY`].
@@ -205,54 +300,16 @@ impl State {
     }
 }
 
+/// Keeps [`MAX_NAMES`], the one just asked for among them; those that end first go.
+fn shorten(names: &mut BTreeMap<Name, u64>, asked: &Name) {
+    while names.len() > MAX_NAMES {
+        let others = names.iter().filter(|(name, _)| *name != asked);
+        let Some(first) = others.min_by_key(|(_, end)| **end).map(|(name, _)| name.clone()) else { return };
+        names.remove(&first);
+    }
+}
+
 /// The element of `dst4` or `dst6`.
 pub(super) fn lease_value(class: u32, until: u64, now: u64) -> Value {
     Value { data: Data::Mark(class), timeout_ms: Some(until.saturating_sub(now).max(1)), comment: None }
-}
-
-/// The class of what `allow.ips` lets through.
-pub(super) fn net_element(id: u32, host: HostId, name: Option<&HostName>) -> (Key, Value) {
-    let class = Class { host, names: BTreeSet::new(), links: BTreeSet::new(), recheck: false, until: 0 };
-    classes::element(id, &class, name)
-}
-
-/// Elements of `up` and `down` that go and come.
-#[derive(Debug, Default)]
-pub(super) struct ClassOps {
-    gone: Vec<Key>,
-    replaced: Vec<Key>,
-    come: Vec<(Key, Value)>,
-}
-
-impl ClassOps {
-    pub fn remove(&mut self, id: u32) {
-        self.gone.push(Key::Mark(id));
-    }
-
-    pub fn add(&mut self, element: (Key, Value)) {
-        self.come.push(element);
-    }
-
-    pub fn replace(&mut self, element: (Key, Value)) {
-        self.replaced.push(element.0);
-        self.come.push(element);
-    }
-
-    /// What comes or changes, and what goes.
-    pub fn into_ops(self) -> (Vec<Op>, Vec<Op>) {
-        let (mut switch, mut remove) = (Vec::new(), Vec::new());
-        for map in [names::UP, names::DOWN] {
-            let map: Ident = map.into();
-            if !self.replaced.is_empty() {
-                switch.push(Op::DelElements(map.clone(), self.replaced.clone()));
-            }
-            if !self.come.is_empty() {
-                switch.push(Op::AddElements(map.clone(), self.come.clone()));
-            }
-            if !self.gone.is_empty() {
-                remove.push(Op::DelElements(map, self.gone.clone()));
-            }
-        }
-        (switch, remove)
-    }
 }

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Mutex, Semaphore};
@@ -19,12 +18,16 @@ use super::revisions::{Accepted, Rejected, Revisions};
 use super::{explain, status};
 use crate::dns::Counters;
 use crate::settings::{SOCKET_NAME, Settings};
-use crate::store::Origin;
+use crate::store::{Origin, words};
 
 /// Connections at a time; the tool opens one for each call.
 const CONNECTIONS: usize = 32;
 /// How long a connection may say nothing.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// How long the end waits for answers on their way: a large policy takes a second or two, and a supervisor that stops us
+/// has more patience than this.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// What the answers are made of.
 pub struct Office {
@@ -47,8 +50,9 @@ pub struct Office {
 /// # Errors
 /// The directory cannot be made, or a living daemon has the socket.
 pub fn listen(runtime_dir: &Path) -> anyhow::Result<UnixListener> {
-    std::fs::create_dir_all(runtime_dir)
-        .with_context(|| format!("cannot make the runtime directory {}", runtime_dir.display()))?;
+    std::fs::create_dir_all(runtime_dir).map_err(|error| {
+        anyhow::anyhow!("cannot make the runtime directory {}: {}", runtime_dir.display(), words(&error))
+    })?;
     let path = runtime_dir.join(SOCKET_NAME);
     if std::os::unix::net::UnixStream::connect(&path).is_ok() {
         anyhow::bail!("another daemon answers at {}; stop it first (systemctl stop clawgress)", path.display());
@@ -58,9 +62,10 @@ pub fn listen(runtime_dir: &Path) -> anyhow::Result<UnixListener> {
     let mask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o177));
     let listener = UnixListener::bind(&path);
     nix::sys::stat::umask(mask);
-    let listener = listener.with_context(|| format!("cannot make the control socket {}", path.display()))?;
+    let failed = |what: &str, error| anyhow::anyhow!("cannot {what} {}: {}", path.display(), words(&error));
+    let listener = listener.map_err(|error| failed("make the control socket", error))?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
-        .with_context(|| format!("cannot close the control socket {} to others", path.display()))?;
+        .map_err(|error| failed("close to others the control socket", error))?;
     Ok(listener)
 }
 
@@ -90,6 +95,9 @@ pub async fn serve(listener: UnixListener, office: Arc<Office>, stopped: impl Fu
         () = work => {}
         () = stopped => {}
     }
+    // A change on its way is ended and answered, or the tool would report a failure that was none.
+    let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+    let _ = tokio::time::timeout(LAST_ANSWERS, places.acquire_many(all)).await;
 }
 
 /// The file's mode keeps others out; the peer is checked as well, because a mode can be changed.
@@ -161,8 +169,8 @@ fn changed(result: Result<Accepted, Rejected>, word: &str) -> Response {
             for sentence in &accepted.trouble {
                 warn!("{sentence}");
             }
-            let Accepted { revision, sha256, operations, warnings, .. } = accepted;
-            Response::done(Applied { revision, sha256, applied: true, changes: operations, warnings })
+            let Accepted { revision, sha256, operations, warnings, trouble, .. } = accepted;
+            Response::done(Applied { revision, sha256, applied: true, changes: operations, warnings, trouble })
         }
         Err(rejected) => {
             warn!("a policy was refused: {}", rejected.message);

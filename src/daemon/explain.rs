@@ -2,26 +2,25 @@
 
 use std::sync::Arc;
 
+use chrono::Utc;
+
 use super::control::Office;
 use super::protocol::{self, Response};
 use crate::core::explain::{Target, explain};
 use crate::plan::ids::HostId;
 use crate::policy::reference::{Leased, host_of};
+use crate::policy::schedule::Moment;
 
 /// Answers by the policy in force.
 pub async fn answer(office: &Arc<Office>, asked: protocol::Explain) -> Response {
-    if asked.at.is_some() {
-        return Response::failed(
-            "this version has no time windows, so the answer is the same at any time; leave out --at",
-        );
-    }
-    let question = match asked.question() {
-        Ok(question) => question,
-        Err(message) => return Response::failed(message),
-    };
     let policy = match &office.revisions.lock().await.current {
         Some(current) => Arc::clone(&current.policy),
         None => return Response::failed("no policy is in force; import one: clawgress import --policy FILE"),
+    };
+    let moment = Moment::of(&policy, asked.at.unwrap_or_else(Utc::now), crate::store::system_zone());
+    let question = match asked.question(moment) {
+        Ok(question) => question,
+        Err(message) => return Response::failed(message),
     };
     let host = host_of(&policy, asked.source.to_canonical()).cloned();
     let mut names = Vec::new();
@@ -29,7 +28,7 @@ pub async fn answer(office: &Arc<Office>, asked: protocol::Explain) -> Response 
         let word = host.clone();
         let held = office.gate.run(move |gate| {
             let id = word.and_then(|name| gate.state.hosts.get(&name).copied()).unwrap_or(HostId::NOBODY);
-            gate.state.names_of(id, address, gate.now())
+            gate.state.names_of(id, address, gate.now().ms)
         });
         names = held.await.unwrap_or_default();
     }

@@ -9,16 +9,19 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::oneshot;
+use chrono::{DateTime, Utc};
+use tokio::sync::{Notify, oneshot};
 
 use crate::core::Pending;
 use crate::core::classes::Classes;
+use crate::core::doors::Now;
 use crate::core::lease::{Acked, LeaseError, LeaseRequest, Leaser};
 use crate::core::state::{State, World};
 use crate::nft::{ErrorKind, Kernel, KernelError};
 use crate::plan::ops::{Delta, Op, Table, diff};
 use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
+use crate::policy::schedule::Moment;
 
 use super::{blame, held, world};
 
@@ -82,6 +85,19 @@ impl Leaser for Handle {
     }
 }
 
+/// Ends the process when its thread panics: without that thread nothing works, and a supervisor restarts only what has
+/// ended. The kernel goes on enforcing.
+pub struct EndsTheProcess(pub &'static str);
+
+impl Drop for EndsTheProcess {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("{} failed, so the daemon ends; the kernel goes on enforcing", self.0);
+            std::process::abort();
+        }
+    }
+}
+
 /// Why a revision is not in force. Nothing changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]
@@ -112,11 +128,17 @@ pub struct Gate {
     pub policy: Option<Arc<Policy>>,
     /// The kernel holds something else than it should and refused to be repaired; why.
     pub drift: Option<String>,
+    /// The table could not follow a change of the machine; why.
+    pub behind: Option<String>,
     /// What the last change left over.
     litter: Vec<Op>,
     /// How often somebody else's change was undone.
     pub repairs: u64,
+    /// The kernel's table of our name, if any, is known to be ours.
+    ours: bool,
     judge: Arc<ArcSwapOption<Snapshot>>,
+    /// Told whenever another policy comes into force.
+    changed: Arc<Notify>,
     start: Instant,
 }
 
@@ -133,16 +155,39 @@ impl Gate {
     ) -> Result<Self, KernelError> {
         let start = Instant::now();
         let first = Classes::first_of_table(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()));
-        let state = match kernel.read()? {
+        let held = kernel.read()?;
+        let ours = held.is_some();
+        let state = match held {
             None => State::new(first),
-            Some(held) => State::adopt(&held::table(&held), last.map(|policy| (policy, &world)), first, 0),
+            Some(held) => {
+                let now = Now { ms: 0, utc: Utc::now() };
+                State::adopt(&held::table(&held), last.map(|policy| (policy, &world)), first, now)
+            }
         };
-        Ok(Self { kernel, state, world, policy: None, drift: None, litter: Vec::new(), repairs: 0, judge, start })
+        Ok(Self {
+            kernel,
+            state,
+            world,
+            policy: None,
+            drift: None,
+            behind: None,
+            litter: Vec::new(),
+            repairs: 0,
+            ours,
+            judge,
+            changed: Arc::default(),
+            start,
+        })
     }
 
     /// Where the DNS server finds the policy in force.
     pub fn judge(&self) -> Arc<ArcSwapOption<Snapshot>> {
         Arc::clone(&self.judge)
+    }
+
+    /// Told whenever another policy comes into force.
+    pub fn changed(&self) -> Arc<Notify> {
+        Arc::clone(&self.changed)
     }
 
     /// Follows a change of the machine. True: there was one.
@@ -154,12 +199,16 @@ impl Gate {
             return Ok(false);
         }
         let old = std::mem::replace(&mut self.world, world);
-        let Some(policy) = self.policy.clone() else { return Ok(true) };
+        let Some(policy) = self.policy.clone() else { return Ok(false) };
         let revision = self.state.revision;
         match self.enforce(&policy, revision) {
-            Ok(_) => Ok(true),
+            Ok(_) => {
+                self.behind = None;
+                Ok(true)
+            }
             Err(refused) => {
                 self.world = old;
+                self.behind = Some(refused.what.clone());
                 Err(refused)
             }
         }
@@ -168,7 +217,11 @@ impl Gate {
     /// Starts the gate's thread.
     pub fn spawn(self) -> std::io::Result<(Handle, std::thread::JoinHandle<()>)> {
         let (queue, requests) = sync_channel(QUEUE);
-        let thread = std::thread::Builder::new().name("gate".into()).spawn(move || self.serve(&requests))?;
+        let work = move || {
+            let _guard = EndsTheProcess("the gate");
+            self.serve(&requests);
+        };
+        let thread = std::thread::Builder::new().name("gate".into()).spawn(work)?;
         Ok((Handle { queue }, thread))
     }
 
@@ -196,15 +249,16 @@ impl Gate {
     }
 
     /// Milliseconds since the gate opened, on the clock that the kernel's timeouts use.
-    pub fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    pub fn now(&self) -> Now {
+        Now { ms: u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX), utc: Utc::now() }
     }
 
     /// Puts a policy in force.
     ///
     /// # Errors
-    /// The kernel refused; what was enforced stays enforced.
+    /// The kernel refused, or a table of that name is not ours; what was enforced stays enforced.
     pub fn enforce(&mut self, policy: &Arc<Policy>, revision: u64) -> Result<Applied, Refused> {
+        self.refuse_foreign()?;
         let now = self.now();
         let world = World { guarded: world::guarded(policy), ..self.world.clone() };
         let pending = self.state.enforce(policy, &world, revision, now);
@@ -212,6 +266,19 @@ impl Gate {
         match self.switch(&pending.delta) {
             Ok(()) => Ok(self.took(pending, policy)),
             Err(error) => self.refused(pending, error, policy),
+        }
+    }
+
+    /// A table of our name may have come from elsewhere as long as we enforce nothing.
+    fn refuse_foreign(&mut self) -> Result<(), Refused> {
+        let plain = |what: String| Refused { what, path: None };
+        if self.ours {
+            return Ok(());
+        }
+        match self.kernel.read() {
+            Ok(Some(found)) if !held::is_ours(&found) => Err(plain(held::NOT_OURS.into())),
+            Ok(_) => Ok(()),
+            Err(error) => Err(plain(error.what)),
         }
     }
 
@@ -235,9 +302,11 @@ impl Gate {
         let applied = Applied { operations, cut: pending.cut };
         let snapshot = pending.snapshot.clone();
         self.state.enforced(pending);
+        self.ours = true;
         self.policy = Some(policy.clone());
         self.judge.store(Some(snapshot));
-        self.state.sweep(self.now());
+        self.changed.notify_one();
+        self.state.sweep(self.now().ms);
         if !remove.is_empty() && self.kernel.commit(&remove).is_err() {
             let _ = self.repair();
         }
@@ -263,6 +332,31 @@ impl Gate {
         }
     }
 
+    /// Opens and shuts what windows open and shut now. Gives the instant of the next such change. `stepped`: the clock
+    /// was set since the last call, so what the kernel counts down to has moved.
+    ///
+    /// # Errors
+    /// The kernel refused; what it holds shuts by itself when it is due.
+    pub fn tick(&mut self, stepped: bool) -> Result<Option<DateTime<Utc>>, KernelError> {
+        let Some(policy) = self.policy.clone() else { return Ok(None) };
+        if stepped {
+            self.state.clock_stepped();
+        }
+        let now = self.now();
+        let (open, shut, doors) = self.state.tick(now);
+        for ops in [open, shut] {
+            if let Err(error) = self.kernel.commit(&ops)
+                && (error.kind == ErrorKind::NotPermitted
+                    || self.repair().is_err()
+                    || self.kernel.commit(&ops).is_err())
+            {
+                return Err(error);
+            }
+        }
+        self.state.ticked(doors);
+        Ok(Moment::of(&policy, now.utc, self.world.zone).next_change(&policy))
+    }
+
     /// Makes the kernel hold what it should. True: something was wrong.
     ///
     /// # Errors
@@ -284,19 +378,28 @@ impl Gate {
 
     fn try_repair(&mut self) -> Result<bool, KernelError> {
         let now = self.now();
-        let held = self.kernel.read()?.map(|held| held::table(&held)).unwrap_or_default();
+        let read = self.kernel.read()?.unwrap_or_default();
+        let expected = self.state.expected(now);
+        if held::is_deformed(&read, &expected) {
+            return self.rewrite(&expected).map(|()| true);
+        }
+        let (held, rules_differ) = (held::table(&read), held::has_other_rules(&read, &expected));
         let Delta { switch, remove, litter } = self.state.repair(&held, now);
-        // Chains are always written again, so only more than that is a difference.
+        // Chains are always written again; that alone is no difference.
         let rules = |op: &Op| matches!(op, Op::AddTable | Op::FlushChain(_) | Op::AddRule(..));
-        let differs = !remove.is_empty() || !litter.is_empty() || !switch.iter().all(rules);
+        let differs = rules_differ || !remove.is_empty() || !litter.is_empty() || !switch.iter().all(rules);
         let steps = [switch, remove, litter];
         if steps.iter().all(|ops| self.kernel.commit(ops).is_ok()) {
             return Ok(differs);
         }
-        // Something of ours has another type now: only a new table helps.
-        let all = diff(&Table::default(), &self.state.expected(now)).into_ops();
+        self.rewrite(&expected).map(|()| true)
+    }
+
+    /// A new table in the old one's place, in one transaction: the only help where something has another type now.
+    fn rewrite(&mut self, expected: &Table) -> Result<(), KernelError> {
+        let all = diff(&Table::default(), expected).into_ops();
         let ops: Vec<Op> = [Op::AddTable, Op::DelTable, Op::AddTable].into_iter().chain(all).collect();
-        self.kernel.commit(&ops).map(|()| true)
+        self.kernel.commit(&ops)
     }
 
     /// The table as text: the kernel's sets with what is in them now, and our rules where the kernel has them.
@@ -316,14 +419,18 @@ impl Gate {
     /// Opens the gateway: the table goes, and what was learned with it.
     ///
     /// # Errors
-    /// The kernel refused; enforcement goes on.
-    pub fn teardown(&mut self) -> Result<(), KernelError> {
-        self.kernel.commit(&[Op::AddTable, Op::DelTable])?;
+    /// The kernel refused, or the table is not ours; enforcement goes on.
+    pub fn teardown(&mut self) -> Result<(), Refused> {
+        self.refuse_foreign()?;
+        let refused = |error: KernelError| Refused { what: error.what, path: None };
+        self.kernel.commit(&[Op::AddTable, Op::DelTable]).map_err(refused)?;
+        (self.drift, self.behind, self.ours) = (None, None, false);
         self.judge.store(None);
         self.policy = None;
         self.litter.clear();
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        self.state = State::new(Classes::first_of_table(seconds));
+        // Flows still carry the marks of this table, and it may have used numbers faster than the clock sets them aside.
+        self.state = State::new(Classes::first_of_table(seconds).max(self.state.next_class()));
         Ok(())
     }
 
@@ -331,7 +438,7 @@ impl Gate {
         if group.is_empty() {
             return;
         }
-        if let Some(ops) = self.state.evict(self.now())
+        if let Some(ops) = self.state.evict(self.now().ms)
             && self.kernel.commit(&ops).is_err()
         {
             // Memory and kernel differ now; the kernel is brought in line, or the drift is reported.

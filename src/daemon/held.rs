@@ -1,7 +1,7 @@
 //! What the kernel was read to hold, as a table that can be compared with what it should hold.
 
-use crate::nft::Held;
-use crate::plan::ir::{Chain, Rule, Set, Value};
+use crate::nft::{Held, HeldRule, HeldSet};
+use crate::plan::ir::{Chain, Ident, Rule, Set, SetSpec, Value};
 use crate::plan::ops::Table;
 use crate::plan::table::names;
 use crate::plan::text::render as render_table;
@@ -9,6 +9,37 @@ use crate::plan::text::render as render_table;
 /// Whether the table is one of ours: it has the maps that every version of ours has.
 pub fn is_ours(held: &Held) -> bool {
     [names::HOSTS, names::UP, names::DOWN].iter().all(|name| held.sets.contains_key(*name))
+}
+
+/// What is said where [`is_ours`] is not so.
+pub const NOT_OURS: &str = "there is a table \"inet clawgress\" that is not ours; look at it (nft list table inet \
+     clawgress) and remove it (nft delete table inet clawgress) or rename it, then try again";
+
+/// Whether something is wrong that no difference mends, because neither chains nor sets change their kind: the table is
+/// switched off, a chain has another hook, a set of ours other types, or there are sets that cannot be read.
+pub fn is_deformed(held: &Held, ours: &Table) -> bool {
+    let chain = |(name, chain): (&Ident, &Chain)| {
+        held.chains.get(name).is_some_and(|found| found.strange || found.base != chain.base)
+    };
+    let set = |(name, found): (&Ident, &HeldSet)| match (found.spec, ours.sets.get(name)) {
+        // Not every kernel tells the size.
+        (Some(spec), Some(set)) => SetSpec { size: set.spec.size, ..spec } != set.spec,
+        (Some(_), None) => false,
+        (None, _) => true,
+    };
+    held.dormant || ours.chains.iter().any(chain) || held.sets.iter().any(set)
+}
+
+/// Whether the rules are, by number and comment, not the ones that we wrote.
+pub fn has_other_rules(held: &Held, ours: &Table) -> bool {
+    ours.chains.iter().any(|(name, chain)| {
+        let found = held.chains.get(name).map_or(&[][..], |chain| &chain.rules);
+        !is_same(found, &chain.rules)
+    })
+}
+
+fn is_same(found: &[HeldRule], wrote: &[Rule]) -> bool {
+    found.len() == wrote.len() && found.iter().zip(wrote).all(|(found, wrote)| found.comment == wrote.comment)
 }
 
 /// Rules are not read back into the language; a chain that has any gets one that equals none of ours, so that every
@@ -38,8 +69,7 @@ pub fn render(held: &Held, ours: &Table) -> String {
     for (name, chain) in &mut shown.chains {
         let read = held.chains.get(name).map_or(&[][..], |chain| &chain.rules);
         let wrote = ours.chains.get(name).map_or(&[][..], |chain| &chain.rules);
-        let same =
-            read.len() == wrote.len() && read.iter().zip(wrote).all(|(read, wrote)| read.comment == wrote.comment);
+        let same = is_same(read, wrote);
         chain.rules = if same { wrote.to_vec() } else { Vec::new() };
         if !same {
             foreign.push_str(&format!(

@@ -14,6 +14,7 @@ mod revisions;
 mod start;
 mod status;
 pub mod teardown;
+mod timeline;
 mod watch;
 mod world;
 

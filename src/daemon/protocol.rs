@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::core::explain::{self, Question, Target};
 use crate::policy::Diagnostic;
+use crate::policy::schedule::Moment;
 use crate::store::{Origin, RevisionMeta};
 
 /// The longest line either side reads, bytes. As much as the longest policy; a line that has no end is cut here.
@@ -75,7 +76,7 @@ pub struct Explain {
     /// Absent: TCP if there is a port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Transport>,
-    /// When; refused by versions without time windows.
+    /// When; absent: now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<DateTime<Utc>>,
 }
@@ -85,7 +86,7 @@ impl Explain {
     ///
     /// # Errors
     /// There is no target, or there are two.
-    pub fn question(&self) -> Result<Question, &'static str> {
+    pub fn question(&self, moment: Moment) -> Result<Question, &'static str> {
         let target = match (&self.domain, self.ip) {
             (Some(domain), None) => Target::Domain(domain.clone()),
             (None, Some(address)) => Target::Ip(address.to_canonical()),
@@ -95,7 +96,7 @@ impl Explain {
             Transport::Tcp => explain::Transport::Tcp,
             Transport::Udp => explain::Transport::Udp,
         });
-        Ok(Question { source: self.source, interface: None, target, port: self.port, protocol })
+        Ok(Question { source: self.source, interface: None, target, port: self.port, protocol, moment: Some(moment) })
     }
 }
 
@@ -239,6 +240,9 @@ pub struct Applied {
     /// What is odd about the policy though legal.
     #[serde(default)]
     pub warnings: Vec<Diagnostic>,
+    /// What went wrong after it came into force, one sentence each: the disk was full and the like.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trouble: Vec<String>,
 }
 
 /// `history --json`

@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use chrono::Utc;
+use tracing::warn;
 
 use super::gate::Handle;
 use crate::policy::{Diagnostic, Policy, digest, not_yet_enforced, parse_with_warnings};
-use crate::store::{Origin, Revision, RevisionMeta, Store};
+use crate::store::{Origin, Revision, RevisionMeta, Store, StoreError};
 
 /// The revision in force.
 #[derive(Clone, Debug)]
@@ -80,25 +81,24 @@ impl Revisions {
     /// # Errors
     /// A policy was in force once and none can be enforced now; what the kernel still holds stays.
     pub async fn boot(&mut self) -> Result<(), String> {
-        let last = match self.store.last_good() {
-            Ok(found) => {
-                self.trouble.extend(found.damage.iter().map(ToString::to_string));
-                found.value
-            }
-            Err(error) => {
-                self.trouble.push(error.to_string());
-                None
-            }
+        let (last, damage) = match self.store.last_good() {
+            Ok(found) => (found.value, found.damage.iter().map(ToString::to_string).collect()),
+            Err(error) => (None, vec![error.to_string()]),
         };
         let stored = match self.store.stored_policy() {
-            Ok(Some(text)) => match self.enforce(&text, Origin::Boot, last.as_ref()).await {
-                Ok(_) => return Ok(()),
+            Ok(Some(text)) => match self.enforce(&text, Origin::Boot, last.as_ref(), Keep::IfPossible).await {
+                Ok(accepted) => {
+                    self.trouble = accepted.trouble;
+                    self.mend(damage, &text);
+                    return Ok(());
+                }
                 Err(rejected) => Some(describe(&rejected)),
             },
             Ok(None) => None,
             Err(error) => Some(error.to_string()),
         };
         let Some(last) = last else {
+            self.trouble = damage;
             return match stored {
                 None => Ok(()),
                 Some(why) => Err(format!("the stored policy {} is not enforced: {why}", self.policy_file.display())),
@@ -111,12 +111,32 @@ impl Revisions {
             last.meta.revision
         );
         let text = last.policy.clone();
-        match self.enforce(&text, Origin::Boot, Some(&last)).await {
-            Ok(_) => {
+        match self.enforce(&text, Origin::Boot, Some(&last), Keep::IfPossible).await {
+            Ok(accepted) => {
+                self.trouble = accepted.trouble;
                 self.trouble.push(trouble);
+                self.mend(damage, &text);
                 Ok(())
             }
             Err(rejected) => Err(format!("{trouble} – but that failed too: {}", describe(&rejected))),
+        }
+    }
+
+    /// Files that were no good: the revision in force is written anew, so that the next start finds it. Only what
+    /// cannot be mended stays a trouble.
+    fn mend(&mut self, damage: Vec<String>, text: &str) {
+        let Some(current) = self.current.as_ref().filter(|_| !damage.is_empty()) else { return };
+        let revision = Revision { meta: current.meta.clone(), policy: text.to_owned() };
+        match self.store.record(&revision) {
+            Ok(()) => {
+                for sentence in damage {
+                    warn!("{sentence}; revision {} was recorded anew", revision.meta.revision);
+                }
+            }
+            Err(error) => {
+                self.trouble.extend(damage);
+                self.trouble.push(error.to_string());
+            }
         }
     }
 
@@ -126,16 +146,12 @@ impl Revisions {
     /// Nothing changed.
     pub async fn import(&mut self, text: &str, origin: Origin) -> Result<Accepted, Rejected> {
         // The new file is written and synced beside the old one first, so that nothing is enforced that cannot be kept.
-        let staged = self.store.stage_policy(text).map_err(|error| Rejected::plain(error.to_string()))?;
-        let mut accepted = self.enforce(text, origin, None).await?;
-        match staged.commit() {
-            Ok(()) => self.trouble.clear(),
-            Err(error) => {
-                let trouble = format!("in force, but not stored: {error}");
-                self.trouble.push(trouble.clone());
-                accepted.trouble.push(trouble);
-            }
+        let staged = self.store.stage_policy(text).map_err(|error| unkept(&error))?;
+        let mut accepted = self.enforce(text, origin, None, Keep::OrRefuse).await?;
+        if let Err(error) = staged.commit() {
+            accepted.trouble.push(format!("the policy is in force, but not stored: {error}"));
         }
+        self.trouble = accepted.trouble.clone();
         Ok(accepted)
     }
 
@@ -144,25 +160,32 @@ impl Revisions {
     /// # Errors
     /// Nothing changed.
     pub async fn apply(&mut self, text: Option<&str>, origin: Origin) -> Result<Accepted, Rejected> {
-        match text {
-            Some(text) => self.enforce(text, origin, None).await,
+        let text = match text {
+            Some(text) => text.to_owned(),
             None => {
                 let stored = self.store.stored_policy().map_err(|error| Rejected::plain(error.to_string()))?;
-                let text = stored.ok_or_else(|| {
+                stored.ok_or_else(|| {
                     Rejected::plain(format!(
                         "no policy is stored at {}; import one: clawgress import --policy FILE",
                         self.policy_file.display()
                     ))
-                })?;
-                let accepted = self.enforce(&text, origin, None).await?;
-                self.trouble.clear();
-                Ok(accepted)
+                })?
             }
-        }
+        };
+        // Whoever closes something now must not have to make room on a disk first.
+        let accepted = self.enforce(&text, origin, None, Keep::IfPossible).await?;
+        self.trouble = accepted.trouble.clone();
+        Ok(accepted)
     }
 
     /// `last`: the revision that an earlier process had in force; the same policy keeps its number.
-    async fn enforce(&mut self, text: &str, origin: Origin, last: Option<&Revision>) -> Result<Accepted, Rejected> {
+    async fn enforce(
+        &mut self,
+        text: &str,
+        origin: Origin,
+        last: Option<&Revision>,
+        keep: Keep,
+    ) -> Result<Accepted, Rejected> {
         let parsed = parse_with_warnings(text).map_err(|errors| Rejected {
             message: format!("the policy has {}; nothing changed", count(errors.len(), "mistake")),
             errors,
@@ -183,6 +206,20 @@ impl Revisions {
             (None, Some(last)) => last.meta.revision,
             (None, None) => self.next_number(),
         };
+        let mut trouble = Vec::new();
+        let meta = RevisionMeta { revision, sha256: sha256.clone(), origin, applied_at: Utc::now() };
+        let staged = if again.is_some() || kept.is_some() {
+            None
+        } else {
+            match self.store.stage_revision(&Revision { meta: meta.clone(), policy: text.to_owned() }) {
+                Ok(staged) => Some(staged),
+                Err(error) if keep == Keep::OrRefuse => return Err(unkept(&error)),
+                Err(error) => {
+                    trouble.push(unrecorded(revision, &error));
+                    None
+                }
+            }
+        };
         let work = policy.clone();
         let applied = self
             .gate
@@ -190,26 +227,15 @@ impl Revisions {
             .await
             .map_err(|stopped| Rejected::plain(stopped.to_string()))?
             .map_err(|refused| refusal(&refused))?;
-        let mut trouble = Vec::new();
+        // It is in force whatever happens from here; a failure is said and shows in `status`.
+        if let Some(Err(error)) = staged.map(|staged| self.store.keep(staged)) {
+            trouble.push(unrecorded(revision, &error));
+        }
         if again.is_none() {
-            let meta = RevisionMeta { revision, sha256: sha256.clone(), origin, applied_at: Utc::now() };
-            let current = Current { meta: kept.map_or(meta, |last| last.meta.clone()), policy };
-            if kept.is_none() {
-                trouble.extend(self.record(&current, text));
-            }
-            self.current = Some(current);
+            self.current = Some(Current { meta: kept.map_or(meta, |last| last.meta.clone()), policy });
         }
         let operations = applied.operations as u64;
         Ok(Accepted { revision, sha256, operations, cut: applied.cut, warnings: parsed.warnings, trouble })
-    }
-
-    /// The policy is in force whatever happens here; a failure is said and shows in `status`.
-    fn record(&mut self, current: &Current, text: &str) -> Option<String> {
-        let revision = Revision { meta: current.meta.clone(), policy: text.to_owned() };
-        let error = self.store.record(&revision).err()?;
-        let trouble = format!("revision {} is in force but not recorded: {error}", current.meta.revision);
-        self.trouble.push(trouble.clone());
-        Some(trouble)
     }
 
     fn next_number(&self) -> u64 {
@@ -217,6 +243,23 @@ impl Revisions {
         let running = self.current.as_ref().map_or(1, |current| current.meta.revision + 1);
         stored.max(running)
     }
+}
+
+/// What happens to a policy that cannot be recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keep {
+    /// It is refused.
+    OrRefuse,
+    /// It is enforced, and that it is not recorded is said.
+    IfPossible,
+}
+
+fn unkept(error: &StoreError) -> Rejected {
+    Rejected::plain(format!("{error}; what was enforced before is still enforced"))
+}
+
+fn unrecorded(revision: u64, error: &StoreError) -> String {
+    format!("revision {revision} is in force but not recorded: {error}")
 }
 
 /// The kernel's refusal in the form of a policy's mistake, if it is about one line.

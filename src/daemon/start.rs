@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwapOption;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Mutex, watch as channel};
 use tracing::{error, info, warn};
 
 use super::control::{self, Office};
 use super::gate::Gate;
 use super::revisions::Revisions;
-use super::{held, watch, world};
+use super::{held, timeline, watch, world};
 use crate::dns;
 use crate::nft::{Kernel, Options};
 use crate::plan::snapshot::Snapshot;
@@ -55,18 +56,27 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     for sentence in &settings.not_yet {
         warn!("{sentence}");
     }
+    // First what tells that another daemon runs: its port and its table would be misleading reasons.
+    let store = Store::open(&settings.policy, &settings.state_dir)?;
+    let socket = control::listen(&settings.runtime_dir)?;
+    let runtime_dir = settings.runtime_dir.clone();
+    let result = work(settings, store, socket).await;
+    control::remove(&runtime_dir);
+    result
+}
+
+async fn work(settings: Settings, store: Store, socket: UnixListener) -> anyhow::Result<()> {
     let counters = Arc::new(dns::Counters::default());
     let bound = dns::bind(&dns_settings(&settings)?, Arc::clone(&counters))?;
     let listen = bound.addresses();
-    let store = Store::open(&settings.policy, &settings.state_dir)?;
-    let (gate, owned) = open_gate(&settings, &store, &listen)?;
+    let (gate, owned, adopted) = open_gate(&settings, &store, &listen)?;
     let judge = gate.judge();
+    let changed = gate.changed();
     let (handle, thread) = gate.spawn().context("cannot start the gate's thread")?;
 
     let mut revisions = Revisions::new(store, settings.policy.clone(), handle.clone());
     if let Err(why) = revisions.boot().await {
         // What an earlier run left in the kernel stays in force; without it there is nothing to protect yet.
-        error!("{why}");
         revisions.trouble.push(why);
     }
     report(&revisions);
@@ -80,24 +90,33 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         owned,
         settings: settings.clone(),
     });
-    let socket = control::listen(&settings.runtime_dir)?;
     let tasks = [
         tokio::spawn(bound.serve(judge, Arc::new(handle.clone()), wait(stopped.clone()))),
         tokio::spawn(control::serve(socket, Arc::clone(&office), wait(stopped.clone()))),
-        tokio::spawn(watch::world(handle.clone(), listen, settings.dns.redirect, wait(stopped))),
+        tokio::spawn(watch::world(handle.clone(), listen, settings.dns.redirect, wait(stopped.clone()))),
+        tokio::spawn(timeline::keep(handle.clone(), changed, wait(stopped))),
     ];
     if !owned {
         watch::table(handle.clone());
+    } else if adopted {
+        // Until it was taken over a moment ago, anybody could change it.
+        let handle = handle.clone();
+        tokio::spawn(async move {
+            if let Ok(Ok(true)) = handle.run(Gate::repair).await {
+                warn!("the table of the earlier run was not as it should be; it was restored");
+            }
+        });
     }
+    // Heard before anybody is told that we are there: a signal to a process that does not listen ends it.
+    let signals = Signals::listen()?;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     info!("ready");
-    until_told(&office).await?;
+    until_told(&office, signals).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let _ = stop.send(true);
     for task in tasks {
         let _ = task.await;
     }
-    control::remove(&settings.runtime_dir);
     handle.stop();
     let _ = thread.join();
     info!("stopped; the kernel goes on enforcing (clawgress teardown opens the gateway)");
@@ -125,18 +144,15 @@ fn dns_settings(settings: &Settings) -> anyhow::Result<dns::Settings> {
     })
 }
 
-/// The gate over the kernel's table, and whether the table is locked against others.
-fn open_gate(settings: &Settings, store: &Store, listen: &[SocketAddr]) -> anyhow::Result<(Gate, bool)> {
+/// The gate over the kernel's table, whether the table is locked against others, and whether an earlier run made it.
+fn open_gate(settings: &Settings, store: &Store, listen: &[SocketAddr]) -> anyhow::Result<(Gate, bool, bool)> {
     let wanted = settings.kernel.lock_table;
     let mut kernel = Kernel::open(Options { own_table: wanted, ..Options::default() })?;
     let held = kernel.read()?;
     if let Some(held) = &held
         && !held::is_ours(held)
     {
-        bail!(
-            "there is a table \"inet clawgress\" that is not ours; look at it (nft list table inet clawgress) and remove it \
-             (nft delete table inet clawgress) or rename it, then start again"
-        );
+        bail!(held::NOT_OURS);
     }
     // A table that was made without a lock cannot be locked afterwards without a gap.
     let owned = wanted && kernel.features().owner && held.as_ref().is_none_or(|held| held.owned);
@@ -150,7 +166,7 @@ fn open_gate(settings: &Settings, store: &Store, listen: &[SocketAddr]) -> anyho
     let world = world::look(&mut kernel, listen, settings.dns.redirect, last.as_ref());
     let judge = Arc::new(ArcSwapOption::<Snapshot>::empty());
     let gate = Gate::open(kernel, world, last.as_ref(), judge)?;
-    Ok((gate, owned))
+    Ok((gate, owned, held.is_some()))
 }
 
 /// The policy that the earlier run enforced, if it can be told.
@@ -173,23 +189,37 @@ fn report(revisions: &Revisions) {
                 "unconfigured: no policy was ever stored, so nothing is enforced; import one: clawgress import --policy FILE"
             );
         }
-        None => error!("no policy is in force; import one: clawgress import --policy FILE"),
+        None => error!("no policy could be put in force; import one: clawgress import --policy FILE"),
     }
     for trouble in &revisions.trouble {
         error!("{trouble}");
     }
 }
 
+/// The signals that the daemon minds.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Returns at SIGTERM or SIGINT; SIGHUP reads settings and policy again.
-async fn until_told(office: &Arc<Office>) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+async fn until_told(office: &Arc<Office>, mut signals: Signals) {
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => reload(office).await,
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = signals.hangup.recv() => reload(office).await,
         }
     }
 }
@@ -203,7 +233,12 @@ async fn reload(office: &Arc<Office>) {
     }
     let mut revisions = office.revisions.lock().await;
     match revisions.apply(None, Origin::Cli).await {
-        Ok(accepted) => info!("read again: revision {} is in force", accepted.revision),
+        Ok(accepted) => {
+            info!("read again: revision {} is in force", accepted.revision);
+            for sentence in &accepted.trouble {
+                warn!("{sentence}");
+            }
+        }
         Err(rejected) => {
             error!("the stored policy is not enforced: {}", rejected.message);
             for mistake in &rejected.errors {

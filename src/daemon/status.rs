@@ -4,13 +4,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use chrono::{DateTime, Utc};
+
 use super::control::Office;
 use super::gate::Gate;
+use super::held;
 use super::protocol::{Check, Health, StateWord, Status};
 use super::revisions::{Revisions, sizes};
+use crate::nft::{Kernel as Writer, KernelError};
 use crate::plan::situation::DnsDoor;
+use crate::plan::table::names;
 use crate::policy::Policy;
 use crate::policy::model::Mode;
+use crate::policy::schedule::Moment;
+use crate::store::Origin;
 
 fn check(name: &str, ok: bool, message: impl Into<String>) -> Check {
     Check { name: name.into(), ok, message: message.into() }
@@ -34,7 +41,9 @@ pub async fn status(office: &Arc<Office>) -> Status {
     let revisions = office.revisions.lock().await;
     let mut checks = kernel.checks;
     checks.push(dns(office));
+    checks.extend(upstreams(office));
     checks.extend(policy(&revisions, kernel.inherited));
+    checks.extend(windows(&revisions));
     let (drift, stored) = stored(&revisions);
     checks.extend(stored);
     let healthy = checks.iter().all(|check| check.ok);
@@ -65,18 +74,39 @@ pub fn health(status: &Status) -> Health {
     Health { healthy: status.checks.iter().all(|check| check.ok), checks: status.checks.clone() }
 }
 
+/// The table of our name.
+enum Found {
+    Ours,
+    Foreign,
+    Nothing,
+}
+
+/// Asks for the smallest of our sets and not for the whole table: that can hold a hundred thousand leases, and while it is
+/// read no answer goes out.
+fn look(kernel: &mut Writer) -> Result<Found, KernelError> {
+    if kernel.elements(names::HOSTS)?.is_some() {
+        return Ok(Found::Ours);
+    }
+    Ok(match kernel.read()? {
+        None => Found::Nothing,
+        Some(found) if held::is_ours(&found) => Found::Ours,
+        Some(_) => Found::Foreign,
+    })
+}
+
 fn kernel(gate: &mut Gate, owned: bool) -> Kernel {
     let mut checks = Vec::new();
     let enforcing = gate.policy.is_some();
-    let table = gate.kernel().read();
-    let present = matches!(table, Ok(Some(_)));
+    let table = look(gate.kernel());
+    let present = matches!(table, Ok(Found::Ours));
     checks.push(match (&table, &gate.drift) {
         (Err(error), _) => check("kernel", false, error.to_string()),
+        (Ok(Found::Foreign), _) => check("kernel", false, held::NOT_OURS),
         (_, Some(drift)) => check("kernel", false, format!("the table is not as it should be: {drift}")),
-        (Ok(None), _) if enforcing => check("kernel", false, "the table is gone; it is being restored"),
-        (Ok(None), _) => check("kernel", true, "there is no table: nothing is enforced"),
-        (Ok(Some(_)), _) => {
-            let (classes, leases) = gate.state.counts(gate.now());
+        (Ok(Found::Nothing), _) if enforcing => check("kernel", false, "the table is gone; it is being restored"),
+        (Ok(Found::Nothing), _) => check("kernel", true, "there is no table: nothing is enforced"),
+        (Ok(Found::Ours), _) => {
+            let (classes, leases) = gate.state.counts(gate.now().ms);
             let lock = if owned { "locked against other programs" } else { "watched, and restored when changed" };
             let repairs = match gate.repairs {
                 0 => String::new(),
@@ -86,6 +116,10 @@ fn kernel(gate: &mut Gate, owned: bool) -> Kernel {
             check("kernel", true, format!("the table is in place, {lock}{repairs}; {leases} leases, {classes} classes"))
         }
     });
+    if let Some(why) = &gate.behind {
+        let message = format!("the table does not follow the machine's addresses and other tables: {why}");
+        checks.push(check("machine", false, message));
+    }
     if enforcing {
         for (family, door) in [("IPv4", gate.world.dns4), ("IPv6", gate.world.dns6)] {
             if door == DnsDoor::Closed {
@@ -129,29 +163,86 @@ fn dns(office: &Office) -> Check {
     check("dns", true, message)
 }
 
+/// Look-ups without an answer, in a row, that are no accident: one slow domain causes two or three.
+const SILENCE: u64 = 5;
+
+fn upstreams(office: &Office) -> Option<Check> {
+    let silence = office.counters.upstream_silence.load(Ordering::Relaxed);
+    (silence >= SILENCE).then(|| {
+        let message = format!(
+            "the last {silence} look-ups got no answer from any upstream, so allowed names do not resolve; see whether the \
+             servers of dns.upstreams (or /etc/resolv.conf) can be reached from here"
+        );
+        check("upstreams", false, message)
+    })
+}
+
 fn policy(revisions: &Revisions, inherited: bool) -> Vec<Check> {
-    if !revisions.trouble.is_empty() {
-        return revisions.trouble.iter().map(|trouble| check("policy", false, trouble.clone())).collect();
+    let mut checks: Vec<Check> =
+        revisions.trouble.iter().map(|trouble| check("policy", false, trouble.clone())).collect();
+    if inherited {
+        checks.push(check("policy", false, "the table of an earlier run is in force; import a policy to replace it"));
+    }
+    if !checks.is_empty() {
+        return checks;
     }
     vec![match &revisions.current {
         Some(current) => check("policy", true, format!("revision {} is in force", current.meta.revision)),
-        None if inherited => {
-            check("policy", false, "the table of an earlier run is in force; import a policy to replace it")
-        }
         None => check("policy", true, "none was ever stored; import one: clawgress import --policy FILE"),
     }]
+}
+
+/// Windows that `status` names one by one; of more it tells how many.
+const SHOWN_WINDOWS: usize = 4;
+
+/// Which windows are open, and when that changes.
+fn windows(revisions: &Revisions) -> Option<Check> {
+    let policy = &revisions.current.as_ref()?.policy;
+    let moment = Moment::of(policy, Utc::now(), crate::store::system_zone());
+    let local =
+        |instant: DateTime<Utc>| instant.with_timezone(&moment.zone).format("%a %Y-%m-%d %H:%M:%S %Z").to_string();
+    let global = policy.time_window.iter().map(|window| ("everybody".to_owned(), window));
+    let hosts = policy.hosts.iter().filter_map(|(name, host)| Some((name.to_string(), host.time_window.as_ref()?)));
+    let named =
+        policy.domain_time_windows.iter().chain(policy.hosts.values().flat_map(|host| &host.domain_time_windows));
+    let named = named.map(|(pattern, window)| (pattern.to_string(), window));
+    let all: Vec<_> = global.chain(hosts).chain(named).collect();
+    let mut parts: Vec<String> = all
+        .iter()
+        .take(SHOWN_WINDOWS)
+        .map(|(whose, window)| {
+            let word = if moment.opens(Some(window)) { "open" } else { "closed" };
+            match window.value.next_change(moment.zone, moment.utc) {
+                Some(change) => format!("{whose}: {word} until {}", local(change)),
+                None => format!("{whose}: {word}"),
+            }
+        })
+        .collect();
+    if all.len() > SHOWN_WINDOWS {
+        parts.push(format!("{} more", all.len() - SHOWN_WINDOWS));
+    }
+    if let Some(change) = moment.next_change(policy) {
+        parts.push(format!("the next change is at {}", local(change)));
+    }
+    (!all.is_empty()).then(|| check("windows", true, parts.join("; ")))
 }
 
 /// Whether what is stored is what is in force; it need not be (`apply FILE`), but somebody should know.
 fn stored(revisions: &Revisions) -> (bool, Option<Check>) {
     let Some(current) = &revisions.current else { return (false, None) };
-    let Ok(Some(text)) = revisions.store().stored_policy() else { return (false, None) };
-    let same = crate::policy::parse(&text).is_ok_and(|policy| crate::policy::digest(&policy) == current.meta.sha256);
-    if same {
-        return (false, None);
-    }
-    let message = "the stored policy is not the one in force; `clawgress apply` enforces the stored one";
-    (true, Some(check("stored", true, message)))
+    let (ok, message) = match revisions.store().stored_policy() {
+        Ok(Some(text)) => match crate::policy::parse(&text) {
+            Ok(policy) if crate::policy::digest(&policy) == current.meta.sha256 => return (false, None),
+            Ok(_) => {
+                (true, "the stored policy is not the one in force; `clawgress apply` enforces the stored one".into())
+            }
+            Err(_) => (false, "the stored policy is not valid any more; `clawgress check` tells what is wrong".into()),
+        },
+        // Who only ever applied files need not have stored one.
+        Ok(None) => (current.meta.origin == Origin::Cli, "no policy is stored; `clawgress import` stores one".into()),
+        Err(error) => (false, error.to_string()),
+    };
+    (true, Some(check("stored", ok, message)))
 }
 
 fn monitors(policy: &Policy) -> bool {

@@ -15,9 +15,7 @@ pub fn without_daemon() -> anyhow::Result<TornDown> {
     match kernel.read()? {
         None => Ok(TornDown { removed: false, message: "there is no table: nothing was enforced".into() }),
         Some(held) if !held::is_ours(&held) => {
-            anyhow::bail!(
-                "there is a table \"inet clawgress\" that is not ours; it stays (nft list table inet clawgress)"
-            )
+            anyhow::bail!(held::NOT_OURS)
         }
         Some(_) => {
             kernel.commit(&[Op::DelTable])?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracing::{error, info, warn};
 
-use super::gate::Handle;
+use super::gate::{EndsTheProcess, Handle};
 use super::world;
 use crate::nft::{Event, Watch};
 
@@ -32,7 +32,7 @@ pub async fn world(gate: Handle, listen: Vec<SocketAddr>, redirect: bool, stoppe
                         world::look(gate.kernel(), &listen, redirect, policy.as_deref())
                     };
                     let now = gate.now();
-                    gate.state.sweep(now);
+                    gate.state.sweep(now.ms);
                     gate.tidy();
                     gate.meet(fresh)
                 })
@@ -55,6 +55,7 @@ pub async fn world(gate: Handle, listen: Vec<SocketAddr>, redirect: bool, stoppe
 pub fn table(gate: Handle) {
     let runtime = tokio::runtime::Handle::current();
     let work = move || {
+        let _guard = EndsTheProcess("the watch over the table");
         let Ok(port) = runtime.block_on(gate.run(|gate| gate.kernel().port())) else { return };
         loop {
             let mut watch = match Watch::open(port) {

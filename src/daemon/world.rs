@@ -20,6 +20,7 @@ pub fn look(kernel: &mut Kernel, listen: &[SocketAddr], redirect: bool, policy: 
         // Unknown counts as yes: tracking that is held on needlessly costs a little, the other way around flows stop.
         keep_tracking: kernel.foreign_notrack().unwrap_or(true),
         own: own_addresses(),
+        zone: crate::store::system_zone(),
     }
 }
 

@@ -17,6 +17,9 @@ pub struct Counters {
     pub upstream_queries: AtomicU64,
     /// Look-ups for which no upstream gave an answer within the budget.
     pub upstream_timeouts: AtomicU64,
+    /// Look-ups in a row for which no upstream could be reached or answered in time; 0 again with the next answer. An
+    /// upstream that answers SERVFAIL is there: some names are broken.
+    pub upstream_silence: AtomicU64,
     /// Look-ups answered from the cache.
     pub cache_hits: AtomicU64,
     /// Answers withheld because the kernel did not take their addresses.

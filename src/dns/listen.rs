@@ -70,6 +70,9 @@ pub enum DnsError {
     /// Nobody to ask.
     #[error("no upstream: name one in dns.upstreams, such as \"tls://9.9.9.9#dns.quad9.net\" ({0})")]
     NoUpstream(String),
+    /// An upstream is this daemon.
+    #[error("dns.upstreams: {0} is this daemon itself, so no name could be resolved; name another server")]
+    Circle(SocketAddr),
     /// Encrypted upstreams cannot be verified.
     #[error(
         "tls:// and https:// upstreams need certificates to trust: {0}; install ca-certificates or set SSL_CERT_FILE"
@@ -113,6 +116,9 @@ pub(super) fn bind_with(
         udp.push(socket);
     }
     let mut upstreams = settings.upstreams.clone();
+    if let Some(own) = upstreams.iter().find(|upstream| is_ours(upstream.address(), &settings.listen)) {
+        return Err(DnsError::Circle(own.address()));
+    }
     if upstreams.is_empty() {
         upstreams = from_resolv_conf(Path::new(RESOLV_CONF), |server| is_ours(server, &settings.listen))
             .map_err(|error| DnsError::NoUpstream(format!("{RESOLV_CONF}: {error}")))?;

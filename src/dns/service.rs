@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use chrono::Utc;
 use futures_util::future::BoxFuture;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
@@ -112,7 +113,7 @@ impl<J: Judge, L: Leaser> Service<J, L> {
             return self.outsider(query);
         };
         let name = query.policy_name();
-        let decision = judge.decide_name(host, name.as_ref());
+        let decision = judge.decide_name(host, name.as_ref(), Utc::now());
         match (decision.verdict, decision.mode) {
             (Verdict::Allow, _) => match not_served(query) {
                 Some(bytes) => Ruling::Reply(bytes),
@@ -240,6 +241,7 @@ impl<J: Judge, L: Leaser> Service<J, L> {
         let ede = match error {
             LeaseError::Kernel(_) => Ede::NetworkError,
             LeaseError::Stale | LeaseError::Busy => Ede::NotReady,
+            LeaseError::Full => Ede::Other,
         };
         self.failed(query, ede, &error.to_string())
     }

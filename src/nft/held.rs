@@ -14,8 +14,10 @@ use crate::plan::ir::{
 /// The table as the kernel holds it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    /// It has an owner, or had one: only that process changes it as long as it lives.
+    /// It has an owner, or had one and outlived it: it can be owned. As long as the owner lives, only it changes it.
     pub owned: bool,
+    /// Somebody switched it off: no packet meets its chains.
+    pub dormant: bool,
     /// Chains by name.
     pub chains: BTreeMap<Ident, HeldChain>,
     /// Sets and maps by name.
@@ -102,8 +104,11 @@ impl Reader {
         }
         match message.nft() {
             Some(msg::NEW_TABLE) => {
-                let owned = attrs.u32(table::FLAGS).unwrap_or(0) & table::OWNER != 0;
-                self.held.get_or_insert_default().owned = owned;
+                let flags = attrs.u32(table::FLAGS).unwrap_or(0);
+                let held = self.held.get_or_insert_default();
+                // The kernel takes the first flag away when the owner ends; the second one stays.
+                held.owned = flags & (table::OWNER | table::PERSIST) != 0;
+                held.dormant = flags & table::DORMANT != 0;
             }
             Some(msg::NEW_CHAIN) => self.chain(attrs),
             Some(msg::NEW_RULE) => self.rule(attrs),

@@ -32,6 +32,8 @@ pub(super) const LIST_ELEM: u16 = 1;
 pub(super) mod table {
     pub(crate) const NAME: u16 = 1;
     pub(crate) const FLAGS: u16 = 2;
+    /// Its chains see no packet.
+    pub(crate) const DORMANT: u32 = 1;
     /// Only the socket that made it may change it (Linux 5.12).
     pub(crate) const OWNER: u32 = 2;
     /// It outlives its owner (Linux 6.9).

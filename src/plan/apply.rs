@@ -61,7 +61,11 @@ fn one(table: &mut Table, op: &Op) -> Result<(), String> {
         }
         Op::DelElements(name, keys) => {
             for key in keys {
-                set(table, name)?.elements.remove(key).ok_or(format!("no element {key:?} in {name}"))?;
+                let set = set(table, name)?;
+                // Elements with a timeout may have ended by themselves.
+                if set.elements.remove(key).is_none() && !set.spec.timeout {
+                    return Err(format!("no element {key:?} in {name}"));
+                }
             }
         }
         Op::PutElements(name, elements) => {

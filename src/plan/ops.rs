@@ -31,7 +31,7 @@ pub enum Op {
     FlushSet(Ident),
     /// Adds elements that are not there.
     AddElements(Ident, Vec<(Key, Value)>),
-    /// Removes elements that are there.
+    /// Removes elements that are there, or that ended by themselves.
     DelElements(Ident, Vec<Key>),
     /// Puts elements whether or not there is one of that key (which may be expiring at this moment).
     PutElements(Ident, Vec<(Key, Value)>),

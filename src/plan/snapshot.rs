@@ -7,14 +7,17 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 use ipnet::IpNet;
 
 use super::ids::HostId;
 use super::table::segments;
 use crate::policy::decision::{Decision, Reason, Verdict};
-use crate::policy::model::{HostName, List, Mode, Pointer, Policy};
+use crate::policy::model::{Effective, HostName, List, Located, Mode, Pointer, Policy, Window};
 use crate::policy::name::{Name, Pattern};
 use crate::policy::reference::is_special;
+use crate::policy::schedule::Moment;
 
 /// Disjoint ranges with a value each.
 type Ranges<T> = BTreeMap<(IpAddr, IpAddr), T>;
@@ -65,6 +68,80 @@ struct View {
     deny_domains: Vec<Arc<NameIndex>>,
     ips: Option<Arc<Ranges<()>>>,
     deny_ips: Vec<(Arc<Ranges<u32>>, List<IpNet>)>,
+    windows: Windows,
+}
+
+/// The windows of one view.
+#[derive(Debug, Default)]
+struct Windows {
+    all: Option<Located<Window>>,
+    exact: HashMap<Name, Located<Window>>,
+    below: HashMap<Name, Located<Window>>,
+}
+
+impl Windows {
+    fn new(rules: &Effective<'_>) -> Self {
+        let mut windows = Self { all: rules.window.cloned(), ..Self::default() };
+        // The host's own come last, so that they replace the global ones of the same pattern.
+        for (pattern, window) in rules.domain_windows.into_iter().flatten().rev().flatten() {
+            match pattern {
+                Pattern::Exact(name) => windows.exact.insert(name.clone(), window.clone()),
+                Pattern::Below(apex) => windows.below.insert(apex.clone(), window.clone()),
+            };
+        }
+        windows
+    }
+
+    fn are_none(&self) -> bool {
+        self.all.is_none() && self.exact.is_empty() && self.below.is_empty()
+    }
+
+    fn of(&self, name: &Name) -> Option<&Located<Window>> {
+        self.exact.get(name).or_else(|| name.parents().find_map(|apex| self.below.get(apex)))
+    }
+
+    fn closed(&self, name: &Name, moment: &Moment) -> Option<&Located<Window>> {
+        [self.all.as_ref(), self.of(name)].into_iter().flatten().find(|window| !moment.opens(Some(window)))
+    }
+}
+
+/// Whether something is open, and until when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Openness {
+    /// Not now.
+    Closed,
+    /// Now, until a window closes.
+    Until(DateTime<Utc>),
+    /// Now, and no window will close it.
+    Always,
+}
+
+impl Openness {
+    fn of(window: Option<&Located<Window>>, moment: &Moment) -> Self {
+        match window {
+            None => Self::Always,
+            Some(window) if !moment.opens(Some(window)) => Self::Closed,
+            Some(window) => window.value.next_change(moment.zone, moment.utc).map_or(Self::Always, Self::Until),
+        }
+    }
+
+    /// Both must be open.
+    fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Closed, _) | (_, Self::Closed) => Self::Closed,
+            (Self::Always, other) | (other, Self::Always) => other,
+            (Self::Until(a), Self::Until(b)) => Self::Until(a.min(b)),
+        }
+    }
+
+    /// One must be open.
+    fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Always, _) | (_, Self::Always) => Self::Always,
+            (Self::Closed, other) | (other, Self::Closed) => other,
+            (Self::Until(a), Self::Until(b)) => Self::Until(a.max(b)),
+        }
+    }
 }
 
 /// The compiled policy.
@@ -77,6 +154,7 @@ pub struct Snapshot {
     scope: Option<Ranges<()>>,
     interfaces: Option<HashSet<String>>,
     own: HashSet<IpAddr>,
+    zone: Tz,
 }
 
 /// What becomes of one address that an answer for an allowed name holds.
@@ -94,11 +172,12 @@ pub enum AddressVerdict {
 }
 
 impl Snapshot {
-    /// Compiles. `ids` has every host of the policy; `own` are the gateway's addresses.
+    /// Compiles. `ids` has every host of the policy; `own` are the gateway's addresses, `zone` is its own time zone.
     pub fn compile(
         policy: &Policy,
         ids: &BTreeMap<HostName, HostId>,
         own: impl IntoIterator<Item = IpAddr>,
+        zone: Tz,
         revision: u64,
     ) -> Self {
         let mut cache = Cache::default();
@@ -120,7 +199,34 @@ impl Snapshot {
             scope: policy.scope.sources.as_ref().map(|list| ranges(list.entries.iter().map(|net| (*net, ())))),
             interfaces: policy.scope.interfaces.as_ref().map(|list| list.entries.iter().cloned().collect()),
             own: own.into_iter().collect(),
+            zone: policy.time_zone.as_ref().map_or(zone, |zone| zone.value),
         }
+    }
+
+    /// The instant in the zone of the policy's windows.
+    pub fn moment(&self, utc: DateTime<Utc>) -> Moment {
+        Moment { utc, zone: self.zone }
+    }
+
+    /// Whether flows of `host` under these names are open at an instant: the host's window and the window of one of the
+    /// names. No names: what `allow.ips` opens, for which only the host's window counts.
+    pub fn openness<'n>(
+        &self,
+        host: HostId,
+        names: impl IntoIterator<Item = &'n Name>,
+        utc: DateTime<Utc>,
+    ) -> Openness {
+        let Some(view) = self.views.get(&host) else { return Openness::Closed };
+        if view.windows.are_none() {
+            return Openness::Always;
+        }
+        let moment = self.moment(utc);
+        let names = names
+            .into_iter()
+            .map(|name| Openness::of(view.windows.of(name), &moment))
+            .reduce(Openness::or)
+            .unwrap_or(Openness::Always);
+        Openness::of(view.windows.all.as_ref(), &moment).and(names)
     }
 
     /// The host a source belongs to. `None`: the policy is not about this source. An unknown interface is in no
@@ -132,7 +238,22 @@ impl Snapshot {
         (source_in && interface_in).then(|| find(&self.hosts, source).copied().unwrap_or(HostId::NOBODY))
     }
 
-    /// The verdict on a name.
+    /// The verdict on a name at an instant.
+    pub fn decide_name_at(&self, host: HostId, name: Option<&Name>, utc: DateTime<Utc>) -> Decision {
+        let decision = self.decide_name(host, name);
+        let (Verdict::Allow, Some(name), Some(view)) = (decision.verdict, name, self.views.get(&host)) else {
+            return decision;
+        };
+        if view.windows.are_none() {
+            return decision;
+        }
+        match view.windows.closed(name, &self.moment(utc)) {
+            Some(window) => view.block(Reason::WindowClosed, Some(window.path.clone()), decision.domain),
+            None => decision,
+        }
+    }
+
+    /// The verdict on a name, whatever the time.
     pub fn decide_name(&self, host: HostId, name: Option<&Name>) -> Decision {
         let Some(view) = self.views.get(&host) else { return nobody() };
         let list_path = || view.domains.as_ref().and_then(|index| Some(index.list.as_ref()?.path.clone()));
@@ -216,6 +337,7 @@ impl Cache {
         View {
             name: rules.host.cloned(),
             mode: rules.mode,
+            windows: Windows::new(&rules),
             domains: rules.domains.map(|list| self.names(list)),
             deny_domains: rules.deny_domains.into_iter().flatten().map(|list| self.names(list)).collect(),
             ips: rules.ips.map(|list| {

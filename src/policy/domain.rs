@@ -343,6 +343,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn the_short_way_is_the_long_way(text in "([a-cA-C0-9_-]{0,5}[.]){0,4}([xX]n--)?[a-cA-C0-9_-]{0,5}[.]?") {
             if let Some(name) = plain(&text) {

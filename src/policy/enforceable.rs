@@ -11,15 +11,11 @@ pub fn not_yet_enforced(policy: &Policy) -> Vec<Diagnostic> {
     mode(&mut found, policy.mode.as_ref());
     lists(&mut found, policy.allow.domain_lists.as_ref());
     lists(&mut found, policy.deny.domain_lists.as_ref());
-    windows(&mut found, policy.time_window.iter());
-    windows(&mut found, policy.domain_time_windows.values());
     rate(&mut found, policy.egress_kbps.as_ref());
     for host in policy.hosts.values() {
         lists(&mut found, host.allow.domain_lists.as_ref());
         lists(&mut found, host.deny.domain_lists.as_ref());
         mode(&mut found, host.mode.as_ref());
-        windows(&mut found, host.time_window.iter());
-        windows(&mut found, host.domain_time_windows.values());
         rate(&mut found, host.egress_kbps.as_ref());
         for cap in host.caps.values() {
             add(&mut found, &cap.path, "exfil caps are");
@@ -37,12 +33,6 @@ fn mode(found: &mut Vec<Diagnostic>, mode: Option<&Located<Mode>>) {
 fn lists(found: &mut Vec<Diagnostic>, lists: Option<&List<DomainList>>) {
     if let Some(lists) = lists.filter(|lists| !lists.entries.is_empty()) {
         add(found, &lists.path, "domain lists in files are");
-    }
-}
-
-fn windows<'a, T: 'a>(found: &mut Vec<Diagnostic>, windows: impl Iterator<Item = &'a Located<T>>) {
-    for window in windows {
-        add(found, &window.path, "time windows are");
     }
 }
 
@@ -88,14 +78,10 @@ mod tests {
                 "/mode",
                 "/allow/domain_lists",
                 "/deny/domain_lists",
-                "/time_window",
-                "/domain_time_windows/A.example.com",
                 "/limits/egress_kbps",
                 "/hosts/h/allow/domain_lists",
                 "/hosts/h/deny/domain_lists",
                 "/hosts/h/mode",
-                "/hosts/h/time_window",
-                "/hosts/h/domain_time_windows/a.example.com",
                 "/hosts/h/limits/egress_kbps",
                 "/hosts/h/exfil/domains/a.example.com",
             ]

@@ -11,6 +11,7 @@ pub mod normal;
 pub mod parse;
 mod reader;
 pub mod reference;
+pub mod schedule;
 pub mod schema;
 pub(crate) mod wording;
 

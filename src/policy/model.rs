@@ -1,6 +1,6 @@
 //! The policy after validation: every value legal by its type, every entry with the place it was written at.
 //!
-//! A [`Policy`] can be made only by [`crate::policy::parse`], so whoever holds one need not check anything again.
+//! A [`Policy`] can be made only by [`crate::policy::parse()`], so whoever holds one need not check anything again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,7 +10,7 @@ use chrono::{NaiveTime, Weekday};
 use chrono_tz::Tz;
 use ipnet::IpNet;
 
-use super::name::Pattern;
+use super::name::{Name, Pattern};
 
 /// Ports that are open where a policy names none (SPEC section 2, meaning 2).
 pub const DEFAULT_PORTS: [u16; 3] = [53, 80, 443];
@@ -260,8 +260,26 @@ pub struct Effective<'a> {
     pub deny_domains: [Option<&'a List<Pattern>>; 2],
     /// Denied addresses: the host's own list first, then the global one.
     pub deny_ips: [Option<&'a List<IpNet>>; 2],
+    /// When anything may be reached; `None`: always.
+    pub window: Option<&'a Located<Window>>,
+    /// When single names may be reached: the host's own windows first, then the global ones.
+    pub domain_windows: [Option<&'a BTreeMap<Pattern, Located<Window>>>; 2],
     /// Enforce or monitor.
     pub mode: Mode,
+}
+
+impl<'a> Effective<'a> {
+    /// The window of a name: that of the pattern closest to it; of equal patterns the host's own speaks.
+    pub fn window_of(&self, name: &Name) -> Option<&'a Located<Window>> {
+        let all = self.domain_windows.into_iter().flatten().flatten();
+        let mut best: Option<(&Pattern, &Located<Window>)> = None;
+        for (pattern, window) in all.filter(|(pattern, _)| pattern.matches(name)) {
+            if best.is_none_or(|(old, _)| pattern.closeness() > old.closeness()) {
+                best = Some((pattern, window));
+            }
+        }
+        best.map(|(_, window)| window)
+    }
 }
 
 impl Policy {
@@ -278,6 +296,8 @@ impl Policy {
             ports: allow.and_then(|a| a.ports.as_ref()).or(self.allow.ports.as_ref()),
             deny_domains: [deny.and_then(|d| d.domains.as_ref()), self.deny.domains.as_ref()],
             deny_ips: [deny.and_then(|d| d.ips.as_ref()), self.deny.ips.as_ref()],
+            window: own.and_then(|host| host.time_window.as_ref()).or(self.time_window.as_ref()),
+            domain_windows: [own.map(|host| &host.domain_time_windows), Some(&self.domain_time_windows)],
             mode: own
                 .and_then(|host| host.mode.as_ref())
                 .or(self.mode.as_ref())

@@ -80,6 +80,14 @@ pub enum Pattern {
 }
 
 impl Pattern {
+    /// Of two patterns that cover one name, the greater one is closer to it: the name itself, else the longer wildcard.
+    pub fn closeness(&self) -> usize {
+        match self {
+            Self::Exact(_) => usize::MAX,
+            Self::Below(apex) => apex.as_str().len(),
+        }
+    }
+
     /// Whether the pattern covers `name`.
     pub fn matches(&self, name: &Name) -> bool {
         match self {

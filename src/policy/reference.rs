@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::decision::{Decision, Reason, Verdict};
 use super::model::{DEFAULT_PORTS, Effective, HostName, List, Pointer, Policy};
 use super::name::{Name, Pattern};
+use super::schedule::Moment;
 
 /// The protocol of a flow, as far as the policy tells protocols apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,24 +84,43 @@ pub fn decide_scope(policy: &Policy, source: IpAddr, interface: &str) -> Option<
     })
 }
 
-/// The verdict on a name asked for by `host`. `None` as a name: one that no policy can say.
+/// The verdict on a name asked for by `host`, whatever the time. `None` as a name: one that no policy can say.
 pub fn decide_name(policy: &Policy, host: Option<&HostName>, name: Option<&Name>) -> Decision {
+    decide_name_at(policy, host, name, None)
+}
+
+/// The verdict on a name at a moment; `None`: windows are not looked at.
+pub fn decide_name_at(
+    policy: &Policy,
+    host: Option<&HostName>,
+    name: Option<&Name>,
+    moment: Option<&Moment>,
+) -> Decision {
     let rules = policy.effective(host);
     let Some(name) = name else { return block(&rules, Reason::NotAllowlisted, list_path(rules.domains), None) };
     if let Some(denied) = denied_name(&rules, name) {
         return denied;
     }
     match rules.domains.and_then(|list| best_match(list, name).map(|index| (list, index))) {
-        Some((list, index)) => Decision {
+        Some((list, index)) => closed(&rules, Some((name, &list.entries[index])), moment).unwrap_or_else(|| Decision {
             verdict: Verdict::Allow,
             reason: Reason::Allowed,
             path: Some(list.entry_path(index)),
             host: rules.host.cloned(),
             domain: Some(list.entries[index].clone()),
             mode: rules.mode,
-        },
+        }),
         None => block(&rules, Reason::NotAllowlisted, list_path(rules.domains), None),
     }
+}
+
+/// The window that is closed, as a decision: the host's (or the global) one, then that of the name.
+fn closed(rules: &Effective<'_>, name: Option<(&Name, &Pattern)>, moment: Option<&Moment>) -> Option<Decision> {
+    let moment = moment?;
+    let own = name.and_then(|(name, _)| rules.window_of(name));
+    let window = [rules.window, own].into_iter().flatten().find(|window| !moment.opens(Some(window)))?;
+    let domain = name.map(|(_, pattern)| pattern.clone());
+    Some(block(rules, Reason::WindowClosed, Some(window.path.clone()), domain))
 }
 
 /// The denylist line that names `name`, as a decision; the host's own list speaks first.
@@ -111,21 +131,39 @@ pub fn denied_name(rules: &Effective<'_>, name: &Name) -> Option<Decision> {
     })
 }
 
-/// The verdict on a flow, given the live leases.
+/// The verdict on a flow, given the live leases, whatever the time.
 pub fn decide_flow(policy: &Policy, flow: &Flow<'_>, leases: &[Leased<'_>]) -> Decision {
+    decide_flow_at(policy, flow, leases, None)
+}
+
+/// The verdict on a flow at a moment; `None`: windows are not looked at.
+pub fn decide_flow_at(policy: &Policy, flow: &Flow<'_>, leases: &[Leased<'_>], moment: Option<&Moment>) -> Decision {
     if let Some(outside) = decide_scope(policy, flow.source, flow.interface) {
         return outside;
     }
-    decide_address(policy, host_of(policy, flow.source), flow.destination, Some(flow.protocol), leases)
+    decide_address_at(policy, host_of(policy, flow.source), flow.destination, Some(flow.protocol), leases, moment)
 }
 
-/// The verdict on what `host` sends to `address`; without a protocol, whether the address is open at all.
+/// The verdict on what `host` sends to `address`, whatever the time; without a protocol, whether the address is open
+/// at all.
 pub fn decide_address(
     policy: &Policy,
     host: Option<&HostName>,
     address: IpAddr,
     protocol: Option<Protocol>,
     leases: &[Leased<'_>],
+) -> Decision {
+    decide_address_at(policy, host, address, protocol, leases, None)
+}
+
+/// The same at a moment; `None`: windows are not looked at.
+pub fn decide_address_at(
+    policy: &Policy,
+    host: Option<&HostName>,
+    address: IpAddr,
+    protocol: Option<Protocol>,
+    leases: &[Leased<'_>],
+    moment: Option<&Moment>,
 ) -> Decision {
     let rules = policy.effective(host);
     if let Some(refused) = refused(&rules, address, protocol) {
@@ -142,13 +180,19 @@ pub fn decide_address(
     if let Some(list) = rules.ips
         && let Some(index) = covering(list, address)
     {
-        return allow(list.entry_path(index), None);
+        return closed(&rules, None, moment).unwrap_or_else(|| allow(list.entry_path(index), None));
     }
+    let mut late = None;
     for lease in leases.iter().filter(|lease| lease.host == rules.host && lease.address == address) {
-        let named = decide_name(policy, host, Some(lease.name));
-        if let (Verdict::Allow, Some(path)) = (named.verdict, named.path) {
-            return allow(path, named.domain);
+        let named = decide_name_at(policy, host, Some(lease.name), moment);
+        match (named.verdict, &named.path) {
+            (Verdict::Allow, Some(path)) => return allow(path.clone(), named.domain),
+            _ if named.reason == Reason::WindowClosed => late = late.or(Some(named)),
+            _ => {}
         }
+    }
+    if let Some(late) = late {
+        return late;
     }
     // A special address can never be leased, so only allow.ips could have opened it.
     let leasable = rules.domains.is_some_and(|list| !list.entries.is_empty()) && !is_special(address);
@@ -162,20 +206,25 @@ pub fn decide_address(
 /// The verdict on what an agent answers to somebody outside the scope who opened `flow` to it. The answers are the
 /// agent's egress, so the opener's address must be in `allow.ips`; no name can stand for it.
 pub fn decide_answer(policy: &Policy, flow: &Flow<'_>) -> Decision {
+    decide_answer_at(policy, flow, None)
+}
+
+/// The same at a moment; `None`: windows are not looked at.
+pub fn decide_answer_at(policy: &Policy, flow: &Flow<'_>, moment: Option<&Moment>) -> Decision {
     let host = host_of(policy, flow.destination);
     let rules = policy.effective(host);
     if let Some(refused) = refused(&rules, flow.source, Some(flow.protocol)) {
         return refused;
     }
     match rules.ips.and_then(|list| covering(list, flow.source).map(|index| list.entry_path(index))) {
-        Some(path) => Decision {
+        Some(path) => closed(&rules, None, moment).unwrap_or_else(|| Decision {
             verdict: Verdict::Allow,
             reason: Reason::Allowed,
             path: Some(path),
             host: rules.host.cloned(),
             domain: None,
             mode: rules.mode,
-        },
+        }),
         None => block(&rules, Reason::NotAllowlisted, list_path(rules.ips), None),
     }
 }
@@ -212,13 +261,9 @@ fn port_open(rules: &Effective<'_>, port: u16) -> bool {
 
 /// The index of the entry that covers `name` most closely: the name itself, else the longest wildcard.
 fn best_match(list: &List<Pattern>, name: &Name) -> Option<usize> {
-    let closeness = |pattern: &Pattern| match pattern {
-        Pattern::Exact(_) => usize::MAX,
-        Pattern::Below(apex) => apex.as_str().len(),
-    };
     let mut best: Option<usize> = None;
     for (index, pattern) in list.entries.iter().enumerate().filter(|(_, pattern)| pattern.matches(name)) {
-        if best.is_none_or(|old| closeness(pattern) > closeness(&list.entries[old])) {
+        if best.is_none_or(|old| pattern.closeness() > list.entries[old].closeness()) {
             best = Some(index);
         }
     }

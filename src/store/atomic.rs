@@ -73,6 +73,9 @@ pub(super) fn followed(path: &Path) -> Result<PathBuf, StoreError> {
             // A link to what is not there yet: the first write makes it.
             Ok(path.parent().unwrap_or(Path::new("/")).join(target))
         }
-        followed => followed.map_err(|e| StoreError::io("follow", path, e)),
+        Ok(followed) => Ok(followed),
+        // A link that leads nowhere (a circle, a directory that is a file) is found when the file is read, where a
+        // daemon can go on with the last good policy.
+        Err(_) => Ok(path.to_owned()),
     }
 }

@@ -47,9 +47,9 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
-/// What to do, and that nothing is lost.
+/// What to do. That the file is as it was is true of every failed write; what else came of it the caller tells.
 fn advice(error: &io::Error) -> &'static str {
-    if is_full(error) { "; nothing was changed, make room and try again" } else { "" }
+    if is_full(error) { "; make room and try again" } else { "" }
 }
 
 /// A system error as a person would say it, with what to do where that is known.
@@ -61,7 +61,7 @@ pub fn words(error: &io::Error) -> String {
         ErrorKind::NotADirectory => "a part of the path is a file, not a directory".to_owned(),
         ErrorKind::StorageFull => "the disk is full".to_owned(),
         ErrorKind::QuotaExceeded => "the disk quota is used up".to_owned(),
-        ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
+        ErrorKind::ReadOnlyFilesystem => "the file system is read-only; mount it for writing".to_owned(),
         ErrorKind::AlreadyExists => "something else is there".to_owned(),
         // "No such device (os error 19)": the number helps nobody.
         _ => {

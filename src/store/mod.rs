@@ -51,6 +51,15 @@ pub struct Found<T> {
     pub damage: Vec<StoreError>,
 }
 
+/// A revision written and synced, not yet in its places. Dropped without [`Store::keep`] it goes away.
+#[must_use = "the revision is not recorded until it is kept"]
+#[derive(Debug)]
+pub struct StagedRevision {
+    number: u64,
+    enforced: Staged,
+    kept: Staged,
+}
+
 /// The files of one daemon.
 #[derive(Debug)]
 pub struct Store {
@@ -118,23 +127,44 @@ impl Store {
         self.highest + 1
     }
 
+    /// Writes a revision beside its places, synced. What can fail fails here, so a revision that must be kept is staged
+    /// before the kernel is changed, and [`Store::keep`] follows the change.
+    ///
+    /// # Errors
+    /// The disk is full and the like; nothing changed.
+    pub fn stage_revision(&self, revision: &Revision) -> Result<StagedRevision, StoreError> {
+        let head = revision.head();
+        let parts = [head.as_bytes(), revision.policy.as_bytes()];
+        let number = revision.meta.revision;
+        let enforced = Staged::write(&self.enforced, &parts)?;
+        Ok(StagedRevision { number, enforced, kept: Staged::write(&self.file(number), &parts)? })
+    }
+
     /// Keeps a revision that is in force: as the last one, and in the history.
     ///
     /// # Errors
-    /// The disk is full and the like. The number counts as used all the same.
-    pub fn record(&mut self, revision: &Revision) -> Result<(), StoreError> {
-        self.highest = self.highest.max(revision.meta.revision);
-        let head = revision.head();
-        let parts = [head.as_bytes(), revision.policy.as_bytes()];
+    /// The system refuses. The number counts as used all the same.
+    pub fn keep(&mut self, staged: StagedRevision) -> Result<(), StoreError> {
+        self.highest = self.highest.max(staged.number);
         // First what the next start needs, then what people look at.
-        Staged::write(&self.enforced, &parts)?.commit()?;
-        Staged::write(&self.file(revision.meta.revision), &parts)?.commit()?;
+        staged.enforced.commit()?;
+        staged.kept.commit()?;
         let numbers = self.numbers()?;
         for number in &numbers[..numbers.len().saturating_sub(KEPT_REVISIONS)] {
             let path = self.file(*number);
             fs::remove_file(&path).map_err(|e| StoreError::io("remove", &path, e))?;
         }
         Ok(())
+    }
+
+    /// [`Store::stage_revision`] and [`Store::keep`].
+    ///
+    /// # Errors
+    /// As there. The number counts as used all the same.
+    pub fn record(&mut self, revision: &Revision) -> Result<(), StoreError> {
+        self.highest = self.highest.max(revision.meta.revision);
+        let staged = self.stage_revision(revision)?;
+        self.keep(staged)
     }
 
     /// The revision that was in force last: `enforced.json`, or if that is no good the newest that is.
@@ -271,4 +301,9 @@ fn lock(path: &Path) -> Result<Flock<fs::File>, StoreError> {
         nix::errno::Errno::EWOULDBLOCK => StoreError::Busy { path: path.to_owned() },
         other => StoreError::io("lock", path, other.into()),
     })
+}
+
+/// The machine's time zone (`/etc/localtime`, TZ); UTC where it cannot be told.
+pub fn system_zone() -> chrono_tz::Tz {
+    iana_time_zone::get_timezone().ok().and_then(|name| name.parse().ok()).unwrap_or(chrono_tz::Tz::UTC)
 }

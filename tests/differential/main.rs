@@ -7,12 +7,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use chrono::{DateTime, TimeDelta, Utc};
+
 use clawgress::core::classes::{Classes, read_comment};
+use clawgress::core::doors::Now;
 use clawgress::core::lease::LeaseRequest;
 use clawgress::core::state::{State, World};
 use clawgress::plan::apply::apply;
 use clawgress::plan::ids::HostId;
-use clawgress::plan::ir::{Direction, Family, Hook, Key, States, proto};
+use clawgress::plan::ir::{Direction, Hook, Key, States, proto};
 use clawgress::plan::ops::{Delta, Table};
 use clawgress::plan::simulate::{Ending, Packet, Tracked, Tuple, run};
 use clawgress::plan::situation::DnsDoor;
@@ -21,6 +24,7 @@ use clawgress::policy::decision::{Reason, Verdict};
 use clawgress::policy::model::Policy;
 use clawgress::policy::name::Name;
 use clawgress::policy::reference::{self, Flow, Leased, Protocol};
+use clawgress::policy::schedule::Moment;
 use random::Random;
 
 /// Triples of policy, flow and time that must agree.
@@ -34,6 +38,7 @@ fn world() -> World {
         guarded: BTreeSet::new(),
         keep_tracking: false,
         own: BTreeSet::new(),
+        zone: chrono_tz::Tz::UTC,
     }
 }
 
@@ -51,23 +56,41 @@ struct Gateway {
     snapshot: std::sync::Arc<Snapshot>,
     policy: Policy,
     now: u64,
+    /// The wall clock at `now` 0.
+    start: DateTime<Utc>,
     /// Host by name (`None`: nobody), name, address, end.
     told: Vec<(Option<String>, Name, IpAddr, u64)>,
 }
 
 impl Gateway {
-    fn new(policy: Policy) -> Self {
+    fn new(policy: Policy, start: DateTime<Utc>) -> Self {
         let mut state = State::new(Classes::first_of_table(0));
         let mut kernel = Table::default();
-        let pending = state.enforce(&policy, &world(), 1, 0);
+        let pending = state.enforce(&policy, &world(), 1, Now { ms: 0, utc: start });
         commit(&mut kernel, &pending.delta);
         let snapshot = pending.snapshot.clone();
         state.enforced(pending);
-        Self { state, kernel, snapshot, policy, now: 0, told: Vec::new() }
+        Self { state, kernel, snapshot, policy, now: 0, start, told: Vec::new() }
+    }
+
+    fn now(&self) -> Now {
+        Now { ms: self.now, utc: self.start + TimeDelta::milliseconds(self.now.try_into().expect("small")) }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment::of(&self.policy, self.now().utc, chrono_tz::Tz::UTC)
+    }
+
+    /// What the daemon does at the edge of a window.
+    fn tick(&mut self) {
+        let (open, shut, doors) = self.state.tick(self.now());
+        apply(&mut self.kernel, &open).expect("a legal transaction");
+        apply(&mut self.kernel, &shut).expect("a legal transaction");
+        self.state.ticked(doors);
     }
 
     fn swap(&mut self, policy: Policy) {
-        let pending = self.state.enforce(&policy, &world(), self.state.revision + 1, self.now);
+        let pending = self.state.enforce(&policy, &world(), self.state.revision + 1, self.now());
         commit(&mut self.kernel, &pending.delta);
         self.snapshot = pending.snapshot.clone();
         self.state.enforced(pending);
@@ -83,11 +106,10 @@ impl Gateway {
 
     /// What the kernel does by itself: elements end.
     fn age(&mut self) {
-        let expected = self.state.expected(self.now);
-        for family in Family::BOTH {
-            let name = format!("dst{}", family.digit());
-            let live = &expected.sets[name.as_str()].elements;
-            let held = &mut self.kernel.sets.get_mut(name.as_str()).expect("the map").elements;
+        let expected = self.state.expected(self.now());
+        for name in ["dst4", "dst6", "up", "down"] {
+            let live = &expected.sets[name].elements;
+            let held = &mut self.kernel.sets.get_mut(name).expect("the map").elements;
             held.retain(|key, value| live.contains_key(key) || value.timeout_ms.is_none());
         }
     }
@@ -95,7 +117,7 @@ impl Gateway {
     /// An agent asks and gets an answer with these addresses, if the policy lets it.
     fn ask(&mut self, source: IpAddr, name: &Name, addresses: &[IpAddr], ttl: u64) {
         let Some(host) = self.snapshot.client(source, Some("lan1")) else { return };
-        if self.snapshot.decide_name(host, Some(name)).verdict != Verdict::Allow {
+        if self.snapshot.decide_name_at(host, Some(name), self.now().utc).verdict != Verdict::Allow {
             return;
         }
         let good: Vec<IpAddr> = addresses
@@ -111,7 +133,7 @@ impl Gateway {
             addresses: good.clone(),
             ttl: Duration::from_secs(ttl),
         };
-        let leased = self.state.lease(&[request], self.now);
+        let leased = self.state.lease(&[request], self.now());
         assert!(leased.results.iter().all(Result::is_ok), "{:?}", leased.results);
         apply(&mut self.kernel, &leased.ops).expect("a legal transaction");
         let word = self.state.host_name(host).map(|name| name.as_str().to_owned());
@@ -170,11 +192,12 @@ fn compare(
 ) -> Option<u32> {
     let mut leases = gateway.expected_leases();
     leases.extend_from_slice(extra);
-    let decision = reference::decide_flow(&gateway.policy, flow, &leases);
+    let decision = reference::decide_flow_at(&gateway.policy, flow, &leases, Some(&gateway.moment()));
     let outcome = run(&gateway.kernel, Hook::Forward, &packet(flow, state, mark));
     let context = || {
         format!(
-            "seed {seed}\nflow {flow:?}\nmark {mark:#x}\nreference {decision:?}\nsimulator {outcome:?}\nleases {leases:?}\npolicy {}",
+            "seed {seed} at {:?}\nflow {flow:?}\nmark {mark:#x}\nreference {decision:?}\nsimulator {outcome:?}\nleases {leases:?}\npolicy {}",
+            gateway.moment(),
             clawgress::policy::normalised(&gateway.policy)
         )
     };
@@ -191,6 +214,7 @@ fn compare(
                 Reason::Denied => chain == "b_denied",
                 Reason::PortNotAllowed => chain == "b_port" || chain == "b_proto",
                 Reason::NoLease => chain == "b_lease",
+                Reason::WindowClosed => chain == "b_window",
                 Reason::NotAllowlisted => chain == "b_special" || chain == "b_lease",
                 _ => false,
             };
@@ -212,7 +236,7 @@ fn compare_answer(gateway: &Gateway, flow: &Flow<'_>, seed: u64) {
     tracked.direction = Direction::Reply;
     answer.tracked = Some(tracked);
     let outcome = run(&gateway.kernel, Hook::Forward, &answer);
-    let decision = reference::decide_answer(&gateway.policy, flow);
+    let decision = reference::decide_answer_at(&gateway.policy, flow, Some(&gateway.moment()));
     let passed = outcome.end == Ending::Accept;
     let policy = clawgress::policy::normalised(&gateway.policy);
     assert_eq!(decision.verdict == Verdict::Allow, passed, "seed {seed} {flow:?} {decision:?} {outcome:?} {policy}");
@@ -240,7 +264,7 @@ fn reference_snapshot_and_simulator_agree_on_random_triples() {
     while triples < TRIPLES {
         seed += 1;
         let mut random = Random::new(seed);
-        let mut gateway = Gateway::new(random.policy());
+        let mut gateway = Gateway::new(random.policy(), random.start());
         let mut open: Vec<(Flow<'static>, u32)> = Vec::new();
         for _revision in 0..3 {
             for _ in 0..random.below(12) {
@@ -254,13 +278,31 @@ fn reference_snapshot_and_simulator_agree_on_random_triples() {
                 if reference::in_scope(&gateway.policy, source, "lan1") {
                     let client = gateway.snapshot.client(source, Some("lan1"));
                     assert_eq!(client, Some(id.unwrap_or(HostId::NOBODY)), "seed {seed}");
-                    let by_reference = reference::decide_name(&gateway.policy, host, Some(&name));
-                    let by_snapshot = gateway.snapshot.decide_name(id.unwrap_or(HostId::NOBODY), Some(&name));
+                    let moment = gateway.moment();
+                    let by_reference = reference::decide_name_at(&gateway.policy, host, Some(&name), Some(&moment));
+                    let id = id.unwrap_or(HostId::NOBODY);
+                    let by_snapshot = gateway.snapshot.decide_name_at(id, Some(&name), moment.utc);
                     assert_eq!(by_reference, by_snapshot, "seed {seed} {name}");
                 }
             }
-            gateway.now += random.below(90_000);
+            gateway.now += if random.below(4) == 0 { random.below(20 * 3_600_000) } else { random.below(90_000) };
             gateway.age();
+            // The daemon has not moved yet, or is dead: nothing passes that must not.
+            for _ in 0..6 {
+                let flow = random.flow(&gateway.told.iter().map(|told| told.2).collect::<Vec<_>>());
+                let decision = reference::decide_flow_at(
+                    &gateway.policy,
+                    &flow,
+                    &gateway.expected_leases(),
+                    Some(&gateway.moment()),
+                );
+                let outcome = run(&gateway.kernel, Hook::Forward, &packet(&flow, States::NEW, 0));
+                assert!(
+                    decision.verdict != Verdict::Block || outcome.end != Ending::Accept,
+                    "seed {seed} {flow:?} {decision:?} {outcome:?}"
+                );
+            }
+            gateway.tick();
             for _ in 0..12 {
                 let flow = random.flow(&gateway.told.iter().map(|told| told.2).collect::<Vec<_>>());
                 let mark = compare(&gateway, &flow, States::NEW, 0, &[], seed);
@@ -283,7 +325,7 @@ fn reference_snapshot_and_simulator_agree_on_random_triples() {
                 }
             }
             gateway.swap(random.policy_like(&gateway.policy));
-            let expected = gateway.state.expected(gateway.now);
+            let expected = gateway.state.expected(gateway.now());
             assert_eq!(without_timeouts(&expected), without_timeouts(&gateway.kernel), "seed {seed}");
             // Live flows: as a new flow, or under the names they were opened with, by the new rules.
             open.retain_mut(|(flow, mark)| {
@@ -346,19 +388,19 @@ fn without_timeouts(table: &Table) -> Table {
 fn a_restart_takes_everything_over() {
     for seed in 0..200 {
         let mut random = Random::new(seed);
-        let mut gateway = Gateway::new(random.policy());
+        let mut gateway = Gateway::new(random.policy(), random.start());
         for _ in 0..20 {
             let (source, name) = (random.source(), random.name());
             let addresses = [random.destination(source)];
             gateway.ask(source, &name, &addresses, 300);
         }
         gateway.now += 1000;
-        let before = gateway.state.expected(gateway.now);
-        let mut state = State::adopt(&before, Some((&gateway.policy, &world())), 0, gateway.now);
-        let pending = state.enforce(&gateway.policy, &world(), 1, gateway.now);
+        let before = gateway.state.expected(gateway.now());
+        let mut state = State::adopt(&before, Some((&gateway.policy, &world())), 0, gateway.now());
+        let pending = state.enforce(&gateway.policy, &world(), 1, gateway.now());
         assert_eq!(pending.cut, 0, "seed {seed}");
         state.enforced(pending);
-        assert_eq!(state.expected(gateway.now), before, "seed {seed}");
+        assert_eq!(state.expected(gateway.now()), before, "seed {seed}");
     }
 }
 
@@ -366,13 +408,13 @@ fn a_restart_takes_everything_over() {
 fn a_repair_restores_what_somebody_took_away() {
     for seed in 0..200 {
         let mut random = Random::new(seed);
-        let mut gateway = Gateway::new(random.policy());
+        let mut gateway = Gateway::new(random.policy(), random.start());
         for _ in 0..20 {
             let (source, name) = (random.source(), random.name());
             let addresses = [random.destination(source)];
             gateway.ask(source, &name, &addresses, 300);
         }
-        let expected = gateway.state.expected(gateway.now);
+        let expected = gateway.state.expected(gateway.now());
         let mut broken = expected.clone();
         for set in broken.sets.values_mut() {
             set.elements.retain(|_, _| random.below(3) > 0);
@@ -380,7 +422,7 @@ fn a_repair_restores_what_somebody_took_away() {
         if random.below(4) == 0 {
             broken = Table::default();
         }
-        let delta = gateway.state.repair(&broken, gateway.now);
+        let delta = gateway.state.repair(&broken, gateway.now());
         commit(&mut broken, &delta);
         assert_eq!(broken, expected, "seed {seed}");
     }
@@ -393,7 +435,7 @@ fn an_address_that_a_chain_over_a_denied_name_gave_is_closed_again() {
             format!(r#"{{"version": 1, "allow": {{"domains": ["www.third.org"]}}, "deny": {{"domains": [{deny}]}}}}"#);
         clawgress::policy::parse(&text).expect("a policy")
     };
-    let mut gateway = Gateway::new(policy(""));
+    let mut gateway = Gateway::new(policy(""), DateTime::UNIX_EPOCH);
     let name = |text: &str| Name::from_wire_labels(text.split('.').map(str::as_bytes)).expect("a name");
     let (source, address) = (IpAddr::from([10, 1, 1, 7]), IpAddr::from([151, 101, 8, 8]));
     let request = LeaseRequest {

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use chrono::{DateTime, Utc};
+
 use clawgress::policy::model::Policy;
 use clawgress::policy::name::Name;
 use clawgress::policy::reference::{Flow, Protocol};
@@ -110,6 +112,40 @@ impl Random {
         deny
     }
 
+    /// A window, often of some hours, sometimes across midnight, sometimes of whole days.
+    fn window(&mut self) -> Value {
+        let days = self.some(&["mon", "tue", "wed", "thu", "fri", "sat", "sun"], 60);
+        let mut window = json!({});
+        if days != json!([]) {
+            window["days"] = days;
+        }
+        if self.chance(80) || window == json!({}) {
+            let (start, length) = (self.below(1440), 1 + self.below(1200));
+            let time = |minutes: u64| format!("{:02}:{:02}", minutes / 60 % 24, minutes % 60);
+            window["start"] = json!(time(start));
+            window["end"] = json!(time(start + length));
+        }
+        window
+    }
+
+    /// Some instant; every second one is close to a clock change of New York.
+    pub fn start(&mut self) -> DateTime<Utc> {
+        let seconds =
+            if self.chance(50) { 1_793_500_000 + self.below(100_000) } else { 1_780_000_000 + self.below(40_000_000) };
+        DateTime::from_timestamp(i64::try_from(seconds).expect("small"), 0).expect("in range")
+    }
+
+    fn windows(&mut self, at: &mut Value) {
+        if self.chance(25) {
+            at["time_window"] = self.window();
+        }
+        if self.chance(25) {
+            let patterns: Vec<&str> = PATTERNS.iter().copied().filter(|_| self.chance(30)).collect();
+            at["domain_time_windows"] =
+                patterns.into_iter().map(|pattern| (pattern.to_owned(), self.window())).collect();
+        }
+    }
+
     fn document(&mut self) -> Value {
         let mut policy = json!({ "version": 1, "allow": self.allow() });
         if self.chance(50) {
@@ -124,6 +160,10 @@ impl Random {
                 scope["interfaces"] = json!(["lan1", "lan2"]);
             }
             policy["scope"] = scope;
+        }
+        self.windows(&mut policy);
+        if self.chance(50) {
+            policy["time_zone"] = json!(self.pick(&["America/New_York", "Europe/Berlin", "Asia/Kolkata"]));
         }
         let mut hosts = json!({});
         let mut free: Vec<&str> = SOURCES.to_vec();
@@ -141,6 +181,9 @@ impl Random {
                 if self.chance(30) {
                     hosts[host]["deny"] = self.deny();
                 }
+                let mut block = hosts[host].take();
+                self.windows(&mut block);
+                hosts[host] = block;
             }
         }
         if hosts != json!({}) {
@@ -161,7 +204,7 @@ impl Random {
         }
         let mut document = normalised(old);
         let fresh = self.document();
-        let parts = ["allow", "deny", "hosts", "scope"];
+        let parts = ["allow", "deny", "hosts", "scope", "time_window", "domain_time_windows"];
         let part = self.pick(&parts);
         let hosts: Vec<String> =
             document["hosts"].as_object().map(|hosts| hosts.keys().cloned().collect()).unwrap_or_default();

@@ -137,6 +137,7 @@ fn dumps() {
         guarded: ["lan1".to_owned()].into(),
         keep_tracking: false,
         own: [].into(),
+        zone: chrono_tz::Tz::UTC,
     };
     let policy = r#"{ "version": 1, "scope": { "sources": ["192.168.10.0/24", "fd00:10::/64"] },
         "allow": { "ips": ["93.184.216.0/24", "2606:4700::1"] }, "deny": { "ips": ["0.0.0.0/8", "255.255.255.0/24"] },

@@ -59,7 +59,7 @@ fn what_is_not_enforced_yet_is_refused() {
     let mut world = world!();
     world.gateway.enforce(policy());
     let parts = [
-        ("/time_window", json!({ "time_window": { "start": "09:00", "end": "17:00" } })),
+        ("/mode", json!({ "mode": "monitor" })),
         ("/limits", json!({ "limits": { "egress_kbps": 8000 } })),
         (
             "/hosts/a/exfil",

@@ -76,7 +76,7 @@ complete -c clawgress -n "__fish_clawgress_using_subcommand explain" -l ip -d 'A
 complete -c clawgress -n "__fish_clawgress_using_subcommand explain" -l port -d 'The destination port' -r
 complete -c clawgress -n "__fish_clawgress_using_subcommand explain" -l protocol -d 'The protocol of the port [default: tcp]' -r -f -a "tcp\t''
 udp\t''"
-complete -c clawgress -n "__fish_clawgress_using_subcommand explain" -l at -d 'When (RFC 3339)' -r
+complete -c clawgress -n "__fish_clawgress_using_subcommand explain" -l at -d 'When, such as 2026-11-20T09:00:00+01:00 (RFC 3339) [default: now]' -r
 complete -c clawgress -n "__fish_clawgress_using_subcommand explain" -l policy -d 'Ask this policy instead of the daemon; - reads standard input' -r
 complete -c clawgress -n "__fish_clawgress_using_subcommand explain" -l config -d 'Settings file [default: /run/clawgress/clawgress.toml, else /etc/clawgress/clawgress.toml]' -r -F
 complete -c clawgress -n "__fish_clawgress_using_subcommand explain" -l json -d 'Print { verdict, reason, path, host, domain, mode, detail }'

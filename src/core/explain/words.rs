@@ -1,11 +1,13 @@
 //! The sentence of an explanation.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::Asked;
 use crate::policy::decision::{Decision, Reason};
 use crate::policy::model::{DEFAULT_PORTS, Effective, List, Pointer, Policy};
 use crate::policy::reference::{self, Leased, Protocol};
+use crate::policy::schedule::Moment;
 
 /// Everything that a sentence may speak of.
 pub(super) struct Words<'a> {
@@ -16,6 +18,7 @@ pub(super) struct Words<'a> {
     pub asked: &'a Asked,
     pub protocol: Option<Protocol>,
     pub leases: &'a [Leased<'a>],
+    pub moment: Option<&'a Moment>,
 }
 
 impl Words<'_> {
@@ -30,8 +33,23 @@ impl Words<'_> {
                 "{what} is closed for {who}: no line of allow.ips covers it, and no answer for an allowed name that is \
                  still good gave it this address; ask the gateway's DNS for the name first"
             ),
+            Reason::WindowClosed => self.closed(decision),
             _ => self.not_listed(),
         }
+    }
+
+    /// Which window is closed, and when it opens.
+    fn closed(&self, decision: &Decision) -> String {
+        let (who, what) = (self.who(), self.asked);
+        let path = decision.path.as_ref().map(ToString::to_string).unwrap_or_default();
+        let windows = self.rules.domain_windows.into_iter().flatten().flat_map(BTreeMap::values);
+        let window = self.rules.window.into_iter().chain(windows).find(|w| Some(&w.path) == decision.path.as_ref());
+        let opens = window.zip(self.moment).and_then(|(window, moment)| {
+            let next = window.value.next_change(moment.zone, moment.utc)?;
+            Some(next.with_timezone(&moment.zone).format("%a %Y-%m-%d %H:%M:%S %Z").to_string())
+        });
+        let opens = opens.unwrap_or_else(|| "never".to_owned());
+        format!("{who} may reach {what}, but not now: the window at {path} is closed; it opens {opens}")
     }
 
     /// Whose traffic it is.

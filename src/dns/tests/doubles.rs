@@ -81,7 +81,7 @@ impl Judge for Table {
         }
     }
 
-    fn decide_name(&self, host: HostId, name: Option<&Name>) -> Decision {
+    fn decide_name(&self, host: HostId, name: Option<&Name>, _now: chrono::DateTime<chrono::Utc>) -> Decision {
         let path = format!("/hosts/agent-{}/allow/domains", host.0 - 1);
         let Some(name) = name else { return self.verdict(host, Verdict::Block, Reason::NotAllowlisted, &path) };
         if let Some(denied) = self.denial(host, name) {

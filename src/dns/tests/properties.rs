@@ -99,7 +99,7 @@ fn carried(records: &[Record]) -> (Vec<IpAddr>, bool) {
 fn check(upstream: &Message, kind: RecordType, age: u32) -> Result<(), TestCaseError> {
     let judge = table();
     let host = HostId(2);
-    let allowed = judge.decide_name(host, Some(&name("allowed.example")));
+    let allowed = judge.decide_name(host, Some(&name("allowed.example")), chrono::Utc::now());
     let own = n("allowed.example");
     let asked = Asked { name: &own, kind, dnssec_ok: true, host, allowed: &allowed };
     let filtered = match filter(upstream, age, asked, &judge) {

@@ -83,6 +83,16 @@ impl Pool {
 
     /// The first good answer, within [`BUDGET`].
     pub async fn ask(&self, lookup: &Lookup) -> Result<Reply, Failure> {
+        let result = self.ask_all(lookup).await;
+        match &result {
+            Ok(_) | Err(Failure::Upstream(_)) => self.counters.upstream_silence.store(0, Ordering::Relaxed),
+            Err(Failure::Timeout | Failure::Network(_)) => Counters::bump(&self.counters.upstream_silence),
+            Err(Failure::Overload) => {}
+        }
+        result
+    }
+
+    async fn ask_all(&self, lookup: &Lookup) -> Result<Reply, Failure> {
         let deadline = Instant::now() + BUDGET;
         let order = self.order();
         let plan: Vec<usize> = order.iter().copied().cycle().take(MAX_ATTEMPTS).collect();

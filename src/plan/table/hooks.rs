@@ -49,18 +49,18 @@ fn forward(build: &mut Build<'_>) {
     build.rule(names::FORWARD, vec![Cond::Mark(Op::Ne, 0)], goto(names::KNOWN), "flow with a class");
     sides(build, names::FORWARD);
 
-    let live = States::NEW.or(States::ESTABLISHED);
-    for (direction, map, states) in
-        [(Direction::Original, names::UP, live), (Direction::Reply, names::DOWN, States::ESTABLISHED)]
-    {
-        // Not `related`: a connection helper's expectation inherits the mark of its master.
-        build.rule(
-            names::KNOWN,
-            vec![Cond::State(states), Cond::Direction(direction)],
-            vec![Action::Vmap(Field::CtMark, map.into())],
-            "class is alive",
-        );
-    }
+    // Not `related`: a connection helper's expectation inherits the mark of its master.
+    let (sent, answered) = (Cond::State(States::NEW.or(States::ESTABLISHED)), Cond::State(States::ESTABLISHED));
+    let (original, reply) = (Cond::Direction(Direction::Original), Cond::Direction(Direction::Reply));
+    let alive = |map: &str| vec![Action::Vmap(Field::CtMark, map.into())];
+    let tcp = Cond::Proto(proto::TCP);
+    build.rule(names::KNOWN, vec![sent.clone(), original.clone(), tcp], alive(names::UP), "class is alive");
+    build.rule(names::KNOWN, vec![answered, reply], alive(names::DOWN), "class is alive");
+    // Nothing but addresses and ports ties a datagram to its flow, so anybody who knows them could speak in it. TCP has
+    // sequence numbers, and is spared the route look-up.
+    let ours = vec![Cond::Mark(Op::Ge, CLASS_BASE), original.clone(), Cond::NoReversePath];
+    build.rule(names::KNOWN, ours, spoofed(), "spoofed source in a flow");
+    build.rule(names::KNOWN, vec![sent, original], alive(names::UP), "class is alive");
     for icmp in [proto::ICMP, proto::ICMPV6] {
         for (direction, map) in [(Direction::Original, names::UP), (Direction::Reply, names::DOWN)] {
             build.rule(
@@ -73,6 +73,9 @@ fn forward(build: &mut Build<'_>) {
     }
     sides(build, names::KNOWN);
 
+    if has_scope(build) {
+        build.rule(names::EGRESS, vec![Cond::NoReversePath], spoofed(), "spoofed source in a flow");
+    }
     scoped(
         build,
         names::EGRESS,
@@ -84,12 +87,29 @@ fn forward(build: &mut Build<'_>) {
     build.rule(names::EGRESS, vec![Cond::Direction(Direction::Reply)], goto(names::INBOUND), "opened from outside");
     build.rule(names::EGRESS, vec![], goto(names::CLASSIFY), "");
     build.rule(names::INGRESS, vec![Cond::Direction(Direction::Reply)], goto(names::CLASSIFY), "reply to the scope");
+    let lent = vec![Cond::State(States::RELATED), Cond::Mark(Op::Ge, CLASS_BASE)];
+    build.rule(names::INGRESS, lent, vec![Action::SetMark(0)], "a helper's expectation inherits no class");
+}
+
+/// Whether there is anything that the policy is not about.
+fn has_scope(build: &Build<'_>) -> bool {
+    build.policy.scope.sources.is_some() || build.policy.scope.interfaces.is_some()
+}
+
+/// What becomes of a packet with a source that it cannot have.
+fn spoofed() -> Vec<Action> {
+    vec![Action::Counter, Action::Verdict(Verdict::Drop)]
 }
 
 /// Sends packets from and towards the scope on their way; the rest falls through, untouched.
 fn sides(build: &mut Build<'_>, chain: &str) {
     scoped(build, chain, &[], Side::Sender, names::EGRESS, "sender in scope");
-    if build.policy.scope.sources.is_some() || build.policy.scope.interfaces.is_some() {
+    if has_scope(build) {
+        // A flow of somebody else may exist already, and the nat chain sees first packets only.
+        for interface in build.situation.guarded.clone() {
+            let conds = vec![Cond::Iif(interface.as_str().into()), Cond::NoReversePath];
+            build.rule(chain, conds, spoofed(), "spoofed source in a flow");
+        }
         scoped(build, chain, &[], Side::Receiver, names::INGRESS, "receiver in scope");
     }
 }
@@ -110,8 +130,13 @@ fn classify(build: &mut Build<'_>) {
         build.rule(&chain, vec![cond], goto("b_special"), "never leased");
         let map = names::of("dst", family);
         build.rule(&chain, vec![], vec![Action::SetMarkFrom(Lookup::MarkAnd(receiver), map)], "leased to this host");
-        let class = vec![Cond::Mark(Op::Ge, CLASS_BASE)];
-        build.rule(&chain, class, vec![Action::Vmap(Field::CtMark, names::UP.into())], "");
+        for icmp in [proto::ICMP, proto::ICMPV6] {
+            let error = vec![Cond::State(States::RELATED), Cond::Proto(icmp), Cond::Mark(Op::Ge, CLASS_BASE)];
+            build.rule(&chain, error, passing(), "errors give no class");
+        }
+        let class = || vec![Cond::Mark(Op::Ge, CLASS_BASE)];
+        build.rule(&chain, class(), vec![Action::Vmap(Field::CtMark, names::UP.into())], "");
+        build.rule(&chain, class(), goto("b_window"), "leased, but its door is shut");
         build.rule(&chain, vec![], goto("b_lease"), "");
     }
     let block = |family, elements: Vec<(Key, _)>, build: &mut Build<'_>| {
@@ -131,6 +156,12 @@ fn classify(build: &mut Build<'_>) {
         member(Key::Range(net.into(), std::net::IpAddr::V6(last.into())))
     });
     block(Family::V6, v6.collect(), build);
+}
+
+/// An ICMP error is judged by the address of its flow, not by port and protocol. So it may pass, but the flow gets no
+/// class by it: else an agent could open a flow to a closed port by an error of its own making.
+pub(super) fn passing() -> Vec<Action> {
+    vec![Action::SetMark(0), Action::Verdict(Verdict::Accept)]
 }
 
 fn covers(net: std::net::Ipv6Addr, len: u8, inner: std::net::Ipv6Addr) -> bool {
@@ -169,6 +200,7 @@ fn refusals(build: &mut Build<'_>) {
         ("b_proto", "port-not-allowed: protocol"),
         ("b_special", "not-allowlisted: special address"),
         ("b_lease", "no-lease"),
+        ("b_window", "window-closed"),
         ("b_inbound", "not-allowlisted: opened from outside"),
         ("b_gateway", "not-allowlisted: the gateway's own service"),
     ] {
@@ -186,7 +218,6 @@ fn prerouting(build: &mut Build<'_>) {
     build.chain(names::PREROUTING, Some(base));
     let chain = "first_packet";
     build.chain(chain, None);
-    let spoofed = || vec![Action::Counter, Action::Verdict(Verdict::Drop)];
     for interface in build.situation.guarded.clone() {
         let conds = vec![Cond::Iif(interface.as_str().into()), Cond::NoReversePath];
         build.rule(names::PREROUTING, conds, spoofed(), "spoofed source");
@@ -226,6 +257,11 @@ fn from_host(family: Family) -> Cond {
 fn input(build: &mut Build<'_>) {
     build.chain(names::INPUT, filter(Hook::Input, BEFORE_FILTER));
     build.chain(names::GATEWAY, None);
+    // An agent must not answer our own queries in the upstream's name. Neighbour discovery has sources without a route.
+    for interface in build.situation.guarded.clone() {
+        let conds = vec![Cond::Proto(proto::UDP), Cond::Iif(interface.as_str().into()), Cond::NoReversePath];
+        build.rule(names::INPUT, conds, spoofed(), "spoofed source in a flow");
+    }
     for family in Family::BOTH {
         for scope in scope::conditions_of(build, Side::Sender, family) {
             let conds = scope.into_iter().chain([from_host(family)]).collect();

@@ -7,6 +7,7 @@ use super::super::ir::{
     proto,
 };
 use super::build::{Build, goto, jump, member, verdict};
+use super::hooks::passing;
 use super::hosts::segments;
 use super::names::{self, Owner};
 use super::scope::{self, Side};
@@ -55,6 +56,10 @@ pub(super) fn add(build: &mut Build<'_>) {
         let owner = dispatch.iter().find(|(host, _)| *host == id).map_or(Owner::Global, |(_, owner)| *owner);
         add_recheck(build, id, owner);
     }
+    for icmp in [proto::ICMP, proto::ICMPV6] {
+        let error = vec![Cond::State(States::RELATED), Cond::Proto(icmp)];
+        build.rule(names::OPEN, error, passing(), "errors give no class");
+    }
     build.rule(
         names::OPEN,
         vec![],
@@ -62,7 +67,7 @@ pub(super) fn add(build: &mut Build<'_>) {
         "allow.ips covers the address",
     );
     build.rule(names::OPEN, vec![], vec![Action::Vmap(Field::CtMark, names::UP.into())], "");
-    build.rule(names::OPEN, vec![], goto("b_lease"), "");
+    build.rule(names::OPEN, vec![], goto("b_window"), "its door is shut");
 }
 
 /// Whether a host has a list of its own that the kernel must know.

@@ -77,3 +77,37 @@ pub fn parse_value(value: &Value<'_>) -> Result<Parsed, Vec<Diagnostic>> {
         (Ok(_), None) => unreachable!("no policy without a mistake in the report"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_inside_another_document_has_its_own_paths() {
+        let body = r#"{"key": "k", "policy": {"version": 1, "allow": {"ports": [0], "ports": [1]}}}"#;
+        let body = Value::read(body).unwrap();
+        let errors = parse_value(body.get("policy").unwrap()).unwrap_err();
+        let paths: Vec<&str> = errors.iter().map(|error| error.path.as_str()).collect();
+        assert_eq!(paths, ["/allow/ports", "/allow/ports/0"]);
+    }
+
+    #[test]
+    fn places_are_those_of_the_document() {
+        let policy = parse(
+            r#"{"version": 1, "hosts": {"h": {"sources": ["10.0.0.1"], "limits": {"egress_kbps": 5},
+                "exfil": {"domains": {"*.Example.com": {"bytes": 1, "period": "day"}}}}}}"#,
+        )
+        .unwrap();
+        let host = policy.hosts.values().next().unwrap();
+        assert_eq!(host.path.as_str(), "/hosts/h");
+        assert_eq!(host.sources.entry_path(0).as_str(), "/hosts/h/sources/0");
+        assert_eq!(host.egress_kbps.as_ref().unwrap().path.as_str(), "/hosts/h/limits/egress_kbps");
+        assert_eq!(host.caps.values().next().unwrap().path.as_str(), "/hosts/h/exfil/domains/*.Example.com");
+    }
+
+    #[test]
+    fn a_document_over_the_limit_is_not_read() {
+        let text = " ".repeat(crate::policy::json::MAX_DOCUMENT + 1);
+        assert!(parse(&text).unwrap_err()[0].message.contains("at most"));
+    }
+}

@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 pub use agent::{Agent, Flow, HELLO, PATIENCE};
 pub use dig::{Over, Reply, question};
-pub use gateway::{Gateway, Ran};
+pub use gateway::{Gateway, Ran, binary};
 pub use netns::{Address, Netns};
 pub use outcome::{FAST, Kind, Outcome};
 pub use probe::{Probe, Report};

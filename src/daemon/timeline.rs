@@ -1,0 +1,96 @@
+//! The edges of windows: one timer, set to the next of them.
+//!
+//! The closing edge needs nobody: the kernel's elements end by themselves. This opens what opens, and writes the ends
+//! anew when somebody sets the clock, because the kernel counts down on a clock that does not step.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use nix::errno::Errno;
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use tokio::sync::{Notify, mpsc};
+use tracing::{error, info, warn};
+
+use super::gate::Handle;
+
+/// How far ahead the timer is set where no window changes, in seconds, so that it notices when the clock is set.
+const FAR: i64 = 30 * 24 * 3600;
+/// After a failure.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Keeps the doors as the windows say. `changed`: another policy came into force.
+pub async fn keep(gate: Handle, changed: Arc<Notify>, stopped: impl Future<Output = ()>) {
+    match Timer::start() {
+        Ok(timer) => tokio::select! {
+            () = work(gate, changed, timer) => {}
+            () = stopped => {}
+        },
+        Err(error) => error!("no timer for time windows, they close but do not open: {error}"),
+    }
+}
+
+async fn work(gate: Handle, changed: Arc<Notify>, mut timer: Timer) {
+    let mut stepped = false;
+    loop {
+        let next = match gate.run(move |gate| gate.tick(stepped)).await {
+            Ok(Ok(next)) => next,
+            Ok(Err(error)) => {
+                error!("windows cannot be opened or closed now: {error}");
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
+            Err(_) => return,
+        };
+        if let Err(error) = timer.set(next) {
+            warn!("the timer of the time windows cannot be set: {error}");
+            tokio::time::sleep(AGAIN).await;
+            continue;
+        }
+        stepped = tokio::select! {
+            event = timer.events.recv() => event.unwrap_or(false),
+            () = changed.notified() => false,
+        };
+        if stepped {
+            info!("the clock was set; the ends of time windows are written anew");
+        }
+    }
+}
+
+/// A timer on the wall clock that is cancelled when the clock is set (timerfd_create(2)). A thread waits for it.
+struct Timer {
+    timer: Arc<TimerFd>,
+    /// True: the clock was set. False: the time has come.
+    events: mpsc::Receiver<bool>,
+}
+
+impl Timer {
+    fn start() -> std::io::Result<Self> {
+        let timer = Arc::new(TimerFd::new(ClockId::CLOCK_REALTIME, TimerFlags::TFD_CLOEXEC)?);
+        let (tell, events) = mpsc::channel(1);
+        let waiting = Arc::clone(&timer);
+        let wait = move || {
+            loop {
+                let event = match waiting.wait() {
+                    Ok(()) => false,
+                    Err(Errno::ECANCELED) => true,
+                    Err(Errno::EINTR) => continue,
+                    Err(_) => return,
+                };
+                if tell.blocking_send(event).is_err() {
+                    return;
+                }
+            }
+        };
+        std::thread::Builder::new().name("timeline".into()).spawn(wait)?;
+        Ok(Self { timer, events })
+    }
+
+    fn set(&self, next: Option<DateTime<Utc>>) -> nix::Result<()> {
+        let at = next.map_or_else(|| Utc::now().timestamp() + FAR, |next| next.timestamp());
+        let flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
+        self.timer.set(Expiration::OneShot(TimeSpec::new(at, 0)), flags)
+    }
+}
