@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use clawgress::core::classes::Classes;
+use clawgress::core::doors::Now;
 use clawgress::core::state::{State, World};
 use clawgress::plan::apply::apply;
 use clawgress::plan::ids::HostId;
@@ -18,11 +19,17 @@ use clawgress::policy::decision::Verdict;
 use clawgress::policy::model::{HostName, Policy};
 use clawgress::policy::name::{Name, Pattern};
 use clawgress::policy::reference::{self, Flow, Protocol};
+use clawgress::policy::schedule::Moment;
 use clawgress::policy::{normalised, parse, parse::parse_bytes};
 use ipnet::IpNet;
 
 /// Names, sources and destinations that are tried of one policy, so that a long one takes no longer than a short one.
 const TRIED: usize = 12;
+
+/// Seconds.
+const TWO_YEARS: u64 = 2 * 365 * 86_400;
+/// Edges of windows that are passed.
+const EDGES: usize = 3;
 
 /// Panics where a promise is broken.
 pub fn check(data: &[u8]) {
@@ -40,7 +47,9 @@ pub fn check(data: &[u8]) {
     assert_eq!(normalised(&again).to_string(), normal);
     // Where two texts say the same, their entries stand at the same places, so the tables are equal to the octet.
     let policy = again;
-    tables(&policy);
+    // Some moment within two years, by the text itself: windows open and shut, clocks are set forward and back.
+    let seconds = data.iter().fold(17_u64, |sum, octet| sum.wrapping_mul(31).wrapping_add(u64::from(*octet)));
+    tables(&policy, Now::from(seconds % TWO_YEARS * 1000));
     zones(&policy);
 }
 
@@ -62,27 +71,40 @@ fn commit(kernel: &mut Table, delta: &Delta) {
     }
 }
 
-fn tables(policy: &Policy) {
+fn tables(policy: &Policy, start: Now) {
     let (world, mut kernel) = (world(), Table::default());
     let mut state = State::new(Classes::first_of_table(0));
-    let pending = state.enforce(policy, &world, 1, 0);
+    let pending = state.enforce(policy, &world, 1, start);
     commit(&mut kernel, &pending.delta);
     let snapshot = pending.snapshot.clone();
     state.enforced(pending);
-    assert_eq!(kernel, state.expected(0), "the transactions give the table that is expected");
+    assert_eq!(kernel, state.expected(start), "the transactions give the table that is expected");
     for line in text::render(&kernel).lines() {
         assert!(line.chars().all(|c| c == '\t' || (' '..='~').contains(&c)), "nft reads no such line: {line:?}");
     }
-    names(policy, &state, &snapshot);
-    flows(policy, &kernel);
+    let mut now = start;
+    for _ in 0..EDGES {
+        let moment = Moment::of(policy, now.utc, world.zone);
+        names(policy, &state, &snapshot, &moment);
+        flows(policy, &kernel, &moment);
+        let Some(edge) = moment.next_change(policy) else { break };
+        let passed = u64::try_from((edge - now.utc).num_milliseconds()).expect("an edge lies ahead");
+        assert!(passed > 0, "an edge that is not ahead: {edge} at {}", now.utc);
+        now = Now { ms: now.ms + passed, utc: edge };
+        let (open, shut, doors) = state.tick(now);
+        for ops in [open, shut] {
+            apply(&mut kernel, &ops).expect("a legal transaction");
+        }
+        state.ticked(doors);
+    }
 
     // To another policy and back.
     let bare = parse(r#"{"version": 1}"#).expect("the smallest policy");
     for (revision, next) in [(2, &bare), (3, policy)] {
-        let pending = state.enforce(next, &world, revision, 0);
+        let pending = state.enforce(next, &world, revision, now);
         commit(&mut kernel, &pending.delta);
         state.enforced(pending);
-        assert_eq!(kernel, state.expected(0), "also by way of a change");
+        assert_eq!(kernel, state.expected(now), "also by way of a change");
     }
 }
 
@@ -113,14 +135,14 @@ fn questions(policy: &Policy) -> Vec<Name> {
     names
 }
 
-fn names(policy: &Policy, state: &State, snapshot: &Snapshot) {
+fn names(policy: &Policy, state: &State, snapshot: &Snapshot, moment: &Moment) {
     let names = questions(policy);
     for host in hosts(policy) {
         let id = host.map_or(HostId::NOBODY, |name| state.hosts[name]);
         for name in names.iter().map(Some).chain([None]) {
             assert_eq!(
-                reference::decide_name(policy, host, name),
-                snapshot.decide_name(id, name),
+                reference::decide_name_at(policy, host, name, Some(moment)),
+                snapshot.decide_name_at(id, name, moment.utc),
                 "{name:?} asked by {host:?}"
             );
         }
@@ -137,7 +159,7 @@ fn ends<'a>(nets: impl Iterator<Item = &'a IpNet>) -> Vec<IpAddr> {
     nets.take(TRIED).flat_map(|net| [net.network(), net.broadcast()]).collect()
 }
 
-fn flows(policy: &Policy, kernel: &Table) {
+fn flows(policy: &Policy, kernel: &Table, moment: &Moment) {
     let sources = policy.hosts.values().flat_map(|host| host.sources.entries.iter());
     let mut sources = ends(sources.chain(policy.scope.sources.iter().flat_map(|list| list.entries.iter())));
     sources.extend([IpAddr::from([192, 168, 10, 10]), IpAddr::from([0xfd00, 0x10, 0, 0, 0, 0, 0, 0x10])]);
@@ -153,9 +175,7 @@ fn flows(policy: &Policy, kernel: &Table) {
             let protocol = protocols[turn % protocols.len()];
             let interface = interfaces[turn % interfaces.len()];
             let flow = Flow { source: *source, interface, destination: *destination, protocol };
-            let moment =
-                clawgress::policy::schedule::Moment::of(policy, chrono::DateTime::UNIX_EPOCH, chrono_tz::Tz::UTC);
-            let due = reference::decide_flow_at(policy, &flow, &[], Some(&moment));
+            let due = reference::decide_flow_at(policy, &flow, &[], Some(moment));
             let got = run(kernel, Hook::Forward, &packet(&flow)).end;
             let refused = if matches!(protocol, Protocol::Tcp(_)) { Ending::Reset } else { Ending::Prohibit };
             let wanted = if due.verdict == Verdict::Block { refused } else { Ending::Accept };

@@ -35,7 +35,7 @@ fn wait_for(at: DateTime<Utc>) {
     std::thread::sleep((at - Utc::now()).to_std().unwrap_or_default());
 }
 
-/// How long after `edge` a TCP flow saw its end; it must have worked until then.
+/// How long after `edge` a TCP flow saw its end; it must have worked until then. `start`: just after the probe's.
 #[track_caller]
 fn cut_after(probe: Probe, start: Instant, edge: Instant) -> Duration {
     let report = probe.stop();
@@ -67,9 +67,9 @@ fn open_flows_stop_at_the_closing_edge_and_others_do_not() {
         world.gateway.import(policy(until(edge)));
         world.a.reach("api.example.com", 443).must_reach();
         world.a.reach6("api.example.com", 443).must_reach();
-        let (start, end) = (Instant::now(), instant_of(edge));
         let flows = [world.a.probe_tcp(SITE, 443), world.a.probe_tcp(OTHER, 443), world.a.probe_tcp(SITE6, 443)];
         let other = world.b.probe_tcp(SITE, 443);
+        let (start, end) = (Instant::now(), instant_of(edge));
         wait_for(edge + TimeDelta::milliseconds(1200));
         for flow in flows {
             worst = worst.max(cut_after(flow, start, end));
@@ -88,8 +88,8 @@ fn the_kernel_shuts_when_the_daemon_is_dead() {
     let edge = soon(2);
     world.gateway.enforce(policy(until(edge)));
     world.a.reach("api.example.com", 443).must_reach();
-    let (start, end) = (Instant::now(), instant_of(edge));
     let flows = [world.a.probe_tcp(SITE, 443), world.a.probe_tcp(OTHER, 443)];
+    let (start, end) = (Instant::now(), instant_of(edge));
     world.gateway.kill9();
     wait_for(edge + TimeDelta::milliseconds(1200));
     for flow in flows {
@@ -138,8 +138,8 @@ fn a_names_window_closes_that_name_only() {
     world.gateway.enforce(policy(until(edge)));
     world.a.reach("api.example.com", 443).must_reach();
     world.a.reach("other.example.com", 443).must_reach();
-    let (start, end) = (Instant::now(), instant_of(edge));
     let (shuts, stays) = (world.a.probe_tcp(SITE, 443), world.a.probe_tcp(OTHER, 443));
+    let (start, end) = (Instant::now(), instant_of(edge));
     wait_for(edge + TimeDelta::milliseconds(1200));
     assert!(cut_after(shuts, start, end) < PROMPT);
     stays.stop().must_be_whole();
