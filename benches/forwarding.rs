@@ -18,7 +18,7 @@ use hickory_proto::rr::RecordType;
 use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg};
 use serde_json::{Value, json};
 
-use measure::{Table, bar, median, order, pin_this_thread, quick, ratio, rounds, spread};
+use measure::{Table, bar, first_in_line, median, order, pin_this_thread, quick, ratio, rounds, spread};
 use world::World;
 
 /// UDP payload, octets.
@@ -47,6 +47,7 @@ struct Way {
 fn main() {
     let Some(ways) = build() else { return };
     pin_this_thread(CPU);
+    first_in_line();
     let flows = |way: &Way, many: bool| if many { flows(100, 10) } else { last_flow(way) };
     let mut results: Vec<[Vec<f64>; 3]> = ways.iter().map(|_| Default::default()).collect();
     for round in 0..rounds() {
@@ -90,7 +91,7 @@ fn build() -> Option<Vec<Way>> {
     let tracked = lab("conntrack + accept all", (2, 5))?;
     tracked.world.gateway.nft_load(
         "table inet other { chain forward { type filter hook forward priority 0; policy accept; \
-         ct state new,established,related accept } }",
+         ct state new,established,related accept; }; }",
     );
     let mut ways = vec![plain, tracked];
     for (name, classes) in [("clawgress, 10 classes", (2, 5)), ("clawgress, 10 000 classes", (100, 100))] {
@@ -107,11 +108,14 @@ fn lab(name: &'static str, classes: (u8, u16)) -> Option<Way> {
     let world = World::build()?;
     world.a.netns.ip("route add local 10.77.0.0/24 dev lo\n");
     world.gateway.netns.ip(&format!("route add 10.77.0.0/24 via {} dev lan1\n", world.a.v4));
-    let mut nft = world.internet.peer.netns.command("nft");
-    let rule = format!(
-        "table inet sink {{ chain in {{ type filter hook prerouting priority -400; udp dport {PORT} drop; }} }}"
-    );
-    assert!(nft.arg(rule).status().is_ok_and(|status| status.success()), "nft is not installed: run `make setup`");
+    for rule in [
+        "add table inet sink".to_owned(),
+        "add chain inet sink in { type filter hook prerouting priority -400 ; }".to_owned(),
+        format!("add rule inet sink in udp dport {PORT} drop"),
+    ] {
+        let mut nft = world.internet.peer.netns.command("nft");
+        assert!(nft.arg(rule).status().is_ok_and(|status| status.success()), "is nft installed? run `make setup`");
+    }
     let listener = world.internet.peer.netns.enter(|| TcpListener::bind(("0.0.0.0", SINK))).expect("the port is free");
     std::thread::spawn(move || {
         while let Ok((stream, _)) = listener.accept() {
@@ -203,6 +207,10 @@ fn flood(way: &Way, flows: &Flows) -> f64 {
         .iter()
         .map(|(from, sites)| {
             let socket = UdpSocket::bind((*from, 0)).expect("the address is the agent's");
+            if let [only] = sites[..] {
+                socket.connect((only, PORT)).expect("there is a route");
+                return (socket, vec![None; BATCH]);
+            }
             let sites = sites.iter().cycle().take(BATCH);
             (socket, sites.map(|to| Some(SockaddrIn::from(SocketAddrV4::new(*to, PORT)))).collect())
         })
