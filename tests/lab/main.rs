@@ -42,6 +42,7 @@ mod lease;
 mod notrack;
 mod ports;
 mod refusal;
+mod scale;
 mod scope;
 mod services;
 mod spoof;
