@@ -158,7 +158,8 @@ fn policy(hosts: u8) -> Value {
 fn lease_all(way: &Way) {
     let (hosts, names) = way.classes;
     for host in 0..hosts {
-        let socket = way.world.a.netns.enter(|| UdpSocket::bind((source(host), 0))).expect("the address is the agent's");
+        let socket =
+            way.world.a.netns.enter(|| UdpSocket::bind((source(host), 0))).expect("the address is the agent's");
         socket.connect((way.world.a.router4, 53)).expect("there is a route");
         socket.set_read_timeout(Some(Duration::from_secs(3))).expect("a timeout is legal");
         for name in 0..names {

@@ -18,9 +18,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use measure::{
-    Table, bar, median, memory, ms, percentile, pin_process, pin_this_thread, quick, ratio, rounds, spread,
-};
+use measure::{Table, bar, median, memory, ms, percentile, pin_process, pin_this_thread, quick, ratio, rounds, spread};
 use world::{Agent, World};
 
 /// Where the fast upstream listens, in the internet.
@@ -102,7 +100,10 @@ fn answer(query: &[u8]) -> Vec<u8> {
     out[3] = 0x80;
     out[4..12].copy_from_slice(&[0, 1, 0, 1, 0, 0, 0, 0]);
     let label = &query[13..13 + usize::from(query[12])];
-    let number = label.iter().filter(u8::is_ascii_digit).fold(0_u32, |sum, digit| sum * 10 + u32::from(digit - b'0'));
+    let number = label
+        .iter()
+        .filter(|octet| octet.is_ascii_digit())
+        .fold(0_u32, |sum, digit| sum * 10 + u32::from(digit - b'0'));
     let [_, _, high, low] = number.to_be_bytes();
     let address = if label[0].eq_ignore_ascii_case(&b'o') { [45, 60, high & 127, low] } else { [151, 101, high, low] };
     out.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, 4]);
@@ -169,9 +170,9 @@ impl Peer {
     fn build() -> Self {
         let world = World::build().expect("the first one was built");
         Upstream::start(&world);
-        world.gateway.nft_load(
-            "table inet peer { set leased { type ipv4_addr; flags timeout; timeout 1h; size 1048576; }; }",
-        );
+        world
+            .gateway
+            .nft_load("table inet peer { set leased { type ipv4_addr; flags timeout; timeout 1h; size 1048576; }; }");
         Self { world, process: None }
     }
 

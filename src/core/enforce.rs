@@ -6,11 +6,12 @@ use std::sync::Arc;
 use super::classes::{self, Class, Classes};
 use super::state::{ClassOps, Lease, State, World, lease_value, net_element};
 use crate::plan::ids::HostId;
-use crate::plan::ir::{Action, Cond, Data, Family, Ident, Key, Rule, Value, Verdict};
+use crate::plan::ir::{Action, Cond, Data, Elements, Family, Ident, Key, Rule, Value, Verdict};
 use crate::plan::ops::{Delta, Op, Table, diff};
+use crate::plan::prepared::Prepared;
 use crate::plan::situation::Situation;
 use crate::plan::snapshot::Snapshot;
-use crate::plan::table::{names, table};
+use crate::plan::table::{names, table_of};
 use crate::policy::decision::Verdict as Decided;
 use crate::policy::model::{HostName, Policy};
 
@@ -40,8 +41,21 @@ struct Next {
 impl State {
     /// The transaction that puts `policy` in force as `revision` at `now`.
     pub fn enforce(&self, policy: &Policy, world: &World, revision: u64, now: u64) -> Pending {
+        self.enforce_prepared(policy, &Prepared::of(policy), world, revision, now)
+    }
+
+    /// [`State::enforce`] for a policy whose lists are prepared already.
+    pub fn enforce_prepared(
+        &self,
+        policy: &Policy,
+        prepared: &Prepared,
+        world: &World,
+        revision: u64,
+        now: u64,
+    ) -> Pending {
         let (hosts, next_host) = self.number_hosts(policy);
-        let snapshot = Arc::new(Snapshot::compile(policy, &hosts, world.own.iter().copied(), revision));
+        let own = world.own.iter().copied();
+        let snapshot = Arc::new(Snapshot::compile_of(policy, &prepared.indexes, &hosts, own, revision));
         let names: BTreeMap<HostId, HostName> = hosts.iter().map(|(name, id)| (*id, name.clone())).collect();
         let mut classes = self.classes.clone();
         let mut ops = ClassOps::default();
@@ -57,7 +71,8 @@ impl State {
             keep_tracking: world.keep_tracking,
         };
         // Built once to see whose rules change, then for good with the consequences of that.
-        let changes = Changes::between(&self.judged, &table(policy, &situation), names.keys().copied());
+        let changes =
+            Changes::between(&self.judged, &table_of(policy, &prepared.lists, &situation), names.keys().copied());
         for id in &changes.any {
             // A new class: flows that allow.ips let in are judged from the start by the new rules.
             if self.net_classes.contains_key(id)
@@ -88,7 +103,7 @@ impl State {
         let (leases, puts) = self.keep_leases(&snapshot, &mut classes, &mut ops, &names, now);
         situation.recheck = classes.iter().filter(|(_, class)| class.recheck).map(|(_, class)| class.host).collect();
 
-        let fixed = table(policy, &situation);
+        let fixed = table_of(policy, &prepared.lists, &situation);
         let mut delta = diff(&self.fixed, &fixed);
         delta.switch.insert(0, Op::AddTable);
         let (switch, remove) = ops.into_ops();
@@ -240,7 +255,7 @@ impl Changes {
 /// Hosts that gained or lost source addresses; nobody is among them if any did.
 fn moved_sources(old: &Table, new: &Table, family: Family, into: &mut BTreeSet<HostId>) {
     let map = names::of("host", family);
-    let nothing = BTreeMap::new();
+    let nothing = Elements::default();
     let before = names::find(&old.sets, &map).map_or(&nothing, |set| &set.elements);
     let after = names::find(&new.sets, &map).map_or(&nothing, |set| &set.elements);
     let lost = before.iter().filter(|(key, value)| after.get(*key) != Some(*value));
@@ -264,11 +279,7 @@ fn start<'t>(table: &'t Table, stem: &str, family: Family, id: HostId) -> Option
 
 /// Everything that a view says: its rules and the elements of the sets they look into. Not `whole`: only the part
 /// that refuses.
-fn reach<'t>(
-    table: &'t Table,
-    start: Option<&'t Ident>,
-    whole: bool,
-) -> Vec<(&'t Rule, Vec<&'t BTreeMap<Key, Value>>)> {
+fn reach<'t>(table: &'t Table, start: Option<&'t Ident>, whole: bool) -> Vec<(&'t Rule, Vec<&'t Elements>)> {
     let mut out = Vec::new();
     let mut chains: Vec<&Ident> = start.into_iter().collect();
     while let Some(name) = chains.pop() {

@@ -17,6 +17,7 @@ use crate::core::lease::{Acked, LeaseError, LeaseRequest, Leaser};
 use crate::core::state::{State, World};
 use crate::nft::{ErrorKind, Kernel, KernelError};
 use crate::plan::ops::{Delta, Op, Table, diff};
+use crate::plan::prepared::Prepared;
 use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
 
@@ -110,10 +111,14 @@ pub struct Gate {
     pub world: World,
     /// The policy in force.
     pub policy: Option<Arc<Policy>>,
+    /// Its lists; table and snapshot share them, so that they take no further memory.
+    prepared: Option<Arc<Prepared>>,
     /// The kernel holds something else than it should and refused to be repaired; why.
     pub drift: Option<String>,
     /// What the last change left over.
     litter: Vec<Op>,
+    /// A change has needed memory for a moment that the allocator still keeps.
+    swollen: bool,
     /// How often somebody else's change was undone.
     pub repairs: u64,
     judge: Arc<ArcSwapOption<Snapshot>>,
@@ -137,7 +142,19 @@ impl Gate {
             None => State::new(first),
             Some(held) => State::adopt(&held::table(&held), last.map(|policy| (policy, &world)), first, 0),
         };
-        Ok(Self { kernel, state, world, policy: None, drift: None, litter: Vec::new(), repairs: 0, judge, start })
+        Ok(Self {
+            kernel,
+            state,
+            world,
+            policy: None,
+            prepared: None,
+            drift: None,
+            litter: Vec::new(),
+            swollen: true,
+            repairs: 0,
+            judge,
+            start,
+        })
     }
 
     /// Where the DNS server finds the policy in force.
@@ -154,9 +171,9 @@ impl Gate {
             return Ok(false);
         }
         let old = std::mem::replace(&mut self.world, world);
-        let Some(policy) = self.policy.clone() else { return Ok(true) };
+        let (Some(policy), Some(prepared)) = (self.policy.clone(), self.prepared.clone()) else { return Ok(true) };
         let revision = self.state.revision;
-        match self.enforce(&policy, revision) {
+        match self.enforce(&policy, &prepared, revision) {
             Ok(_) => Ok(true),
             Err(refused) => {
                 self.world = old;
@@ -204,14 +221,19 @@ impl Gate {
     ///
     /// # Errors
     /// The kernel refused; what was enforced stays enforced.
-    pub fn enforce(&mut self, policy: &Arc<Policy>, revision: u64) -> Result<Applied, Refused> {
+    pub fn enforce(
+        &mut self,
+        policy: &Arc<Policy>,
+        prepared: &Arc<Prepared>,
+        revision: u64,
+    ) -> Result<Applied, Refused> {
         let now = self.now();
         let world = World { guarded: world::guarded(policy), ..self.world.clone() };
-        let pending = self.state.enforce(policy, &world, revision, now);
+        let pending = self.state.enforce_prepared(policy, prepared, &world, revision, now);
         self.world = world;
         match self.switch(&pending.delta) {
-            Ok(()) => Ok(self.took(pending, policy)),
-            Err(error) => self.refused(pending, error, policy),
+            Ok(()) => Ok(self.took(pending, policy, prepared)),
+            Err(error) => self.refused(pending, error, policy, prepared),
         }
     }
 
@@ -222,32 +244,48 @@ impl Gate {
     }
 
     /// Removes what no packet can need any more. A refusal means that somebody else was there, and that is repaired.
-    pub fn tidy(&mut self) {
+    fn tidy(&mut self) {
         let litter = std::mem::take(&mut self.litter);
         if !litter.is_empty() && self.kernel.commit(&litter).is_err() {
             let _ = self.repair();
         }
     }
 
-    fn took(&mut self, pending: Pending, policy: &Arc<Policy>) -> Applied {
-        let Delta { switch, remove, litter } = pending.delta.clone();
+    fn took(&mut self, mut pending: Pending, policy: &Arc<Policy>, prepared: &Arc<Prepared>) -> Applied {
+        let Delta { switch, remove, litter } = std::mem::take(&mut pending.delta);
         let operations = switch.len() + remove.len() + litter.len();
         let applied = Applied { operations, cut: pending.cut };
         let snapshot = pending.snapshot.clone();
         self.state.enforced(pending);
         self.policy = Some(policy.clone());
+        self.prepared = Some(prepared.clone());
         self.judge.store(Some(snapshot));
         self.state.sweep(self.now());
         if !remove.is_empty() && self.kernel.commit(&remove).is_err() {
             let _ = self.repair();
         }
         self.litter = litter;
+        self.swollen = true;
         applied
+    }
+
+    /// What can wait until a change is over: its litter, and memory.
+    pub fn settle(&mut self) {
+        self.tidy();
+        if std::mem::take(&mut self.swollen) {
+            self.kernel.give_back_memory();
+        }
     }
 
     /// A refused transaction changed nothing, unless somebody else changed the table before: then the whole table is
     /// written again, in one transaction, and the refusal counts only if that fails too.
-    fn refused(&mut self, pending: Pending, error: KernelError, policy: &Arc<Policy>) -> Result<Applied, Refused> {
+    fn refused(
+        &mut self,
+        pending: Pending,
+        error: KernelError,
+        policy: &Arc<Policy>,
+        prepared: &Arc<Prepared>,
+    ) -> Result<Applied, Refused> {
         let path = error
             .op_index
             .and_then(|index| pending.delta.switch.get(index))
@@ -256,9 +294,10 @@ impl Gate {
         if !matches!(error.kind, ErrorKind::Refused | ErrorKind::Unknown) || self.repair().is_err() {
             return Err(refused);
         }
-        let pending = self.state.enforce(policy, &self.world, pending.snapshot.revision, self.now());
+        let (revision, now) = (pending.snapshot.revision, self.now());
+        let pending = self.state.enforce_prepared(policy, prepared, &self.world, revision, now);
         match self.switch(&pending.delta) {
-            Ok(()) => Ok(self.took(pending, policy)),
+            Ok(()) => Ok(self.took(pending, policy, prepared)),
             Err(_) => Err(refused),
         }
     }
@@ -321,6 +360,7 @@ impl Gate {
         self.kernel.commit(&[Op::AddTable, Op::DelTable])?;
         self.judge.store(None);
         self.policy = None;
+        self.prepared = None;
         self.litter.clear();
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         self.state = State::new(Classes::first_of_table(seconds));

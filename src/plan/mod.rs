@@ -4,6 +4,7 @@ pub mod apply;
 pub mod ids;
 pub mod ir;
 pub mod ops;
+pub mod prepared;
 pub mod rpz;
 pub mod simulate;
 pub mod situation;

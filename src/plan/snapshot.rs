@@ -101,14 +101,19 @@ impl Snapshot {
         own: impl IntoIterator<Item = IpAddr>,
         revision: u64,
     ) -> Self {
-        let mut cache = Cache::default();
-        let mut views = HashMap::new();
-        views.insert(HostId::NOBODY, cache.view(policy, None));
-        for name in policy.hosts.keys() {
-            if let Some(id) = ids.get(name) {
-                views.insert(*id, cache.view(policy, Some(name)));
-            }
-        }
+        Self::compile_of(policy, &Indexes::of(policy), ids, own, revision)
+    }
+
+    /// [`Snapshot::compile`] with the policy's lists indexed already.
+    pub fn compile_of(
+        policy: &Policy,
+        indexes: &Indexes,
+        ids: &BTreeMap<HostName, HostId>,
+        own: impl IntoIterator<Item = IpAddr>,
+        revision: u64,
+    ) -> Self {
+        let hosts = policy.hosts.keys().filter_map(|name| Some((*ids.get(name)?, Some(name))));
+        let views = hosts.chain([(HostId::NOBODY, None)]).map(|(id, name)| (id, indexes.view(policy, name))).collect();
         let sources = policy.hosts.iter().flat_map(|(name, host)| {
             let id = ids.get(name).copied().unwrap_or(HostId::NOBODY);
             host.sources.entries.iter().map(move |net| (*net, id))
@@ -202,45 +207,55 @@ fn nobody() -> Decision {
     }
 }
 
-/// Lists that hosts inherit are compiled once; a list is known by its place in the document.
-#[derive(Default)]
-struct Cache {
+/// The lists of a policy as the snapshot looks them up. Lists that hosts inherit are indexed once; a list is known by
+/// its place in the document.
+#[derive(Debug, Default)]
+pub struct Indexes {
     names: HashMap<Pointer, Arc<NameIndex>>,
     ips: HashMap<Pointer, Arc<Ranges<()>>>,
     deny: HashMap<Pointer, Arc<Ranges<u32>>>,
 }
 
-impl Cache {
-    fn view(&mut self, policy: &Policy, host: Option<&HostName>) -> View {
-        let rules = policy.effective(host);
-        View {
-            name: rules.host.cloned(),
-            mode: rules.mode,
-            domains: rules.domains.map(|list| self.names(list)),
-            deny_domains: rules.deny_domains.into_iter().flatten().map(|list| self.names(list)).collect(),
-            ips: rules.ips.map(|list| {
-                let entry = self.ips.entry(list.path.clone());
-                entry.or_insert_with(|| Arc::new(ranges(list.entries.iter().map(|net| (*net, ()))))).clone()
-            }),
-            deny_ips: rules.deny_ips.into_iter().flatten().map(|list| (self.deny(list), list.clone())).collect(),
-        }
-    }
-
-    fn names(&mut self, list: &List<Pattern>) -> Arc<NameIndex> {
-        self.names.entry(list.path.clone()).or_insert_with(|| Arc::new(NameIndex::new(list))).clone()
-    }
-
-    fn deny(&mut self, list: &List<IpNet>) -> Arc<Ranges<u32>> {
-        self.deny
-            .entry(list.path.clone())
-            .or_insert_with(|| {
+impl Indexes {
+    /// Indexes the lists of a policy.
+    pub fn of(policy: &Policy) -> Self {
+        let mut indexes = Self::default();
+        let hosts = policy.hosts.values().map(|host| (&host.allow, &host.deny));
+        for (allow, deny) in hosts.chain([(&policy.allow, &policy.deny)]) {
+            for list in [&allow.domains, &deny.domains].into_iter().flatten() {
+                indexes.names.insert(list.path.clone(), Arc::new(NameIndex::new(list)));
+            }
+            if let Some(list) = &allow.ips {
+                let nets = list.entries.iter().map(|net| (*net, ()));
+                indexes.ips.insert(list.path.clone(), Arc::new(ranges(nets)));
+            }
+            if let Some(list) = &deny.ips {
                 // Of equal networks the first one speaks, so the later ones go in first.
                 let mut nets: Vec<_> = list.entries.iter().copied().zip(0u32..).collect();
                 nets.reverse();
                 let unique: BTreeMap<IpNet, u32> = nets.into_iter().collect();
-                Arc::new(ranges(unique))
-            })
-            .clone()
+                indexes.deny.insert(list.path.clone(), Arc::new(ranges(unique)));
+            }
+        }
+        indexes
+    }
+
+    fn view(&self, policy: &Policy, host: Option<&HostName>) -> View {
+        let rules = policy.effective(host);
+        let names = |list: &List<Pattern>| self.names.get(&list.path).cloned();
+        View {
+            name: rules.host.cloned(),
+            mode: rules.mode,
+            domains: rules.domains.and_then(names),
+            deny_domains: rules.deny_domains.into_iter().flatten().filter_map(names).collect(),
+            ips: rules.ips.and_then(|list| self.ips.get(&list.path).cloned()),
+            deny_ips: rules
+                .deny_ips
+                .into_iter()
+                .flatten()
+                .filter_map(|list| Some((self.deny.get(&list.path)?.clone(), list.clone())))
+                .collect(),
+        }
     }
 }
 
