@@ -21,6 +21,7 @@ use crate::plan::prepared::Prepared;
 use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
 
+pub use super::blame::Refused;
 use super::{blame, held, world};
 
 /// Requests that may wait for the gate; beyond it answers fail at once instead of piling up.
@@ -81,16 +82,6 @@ impl Leaser for Handle {
             Err(TrySendError::Disconnected(_)) => Err(LeaseError::Kernel(Stopped.to_string())),
         }
     }
-}
-
-/// Why a revision is not in force. Nothing changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what}")]
-pub struct Refused {
-    /// What the kernel said, in words.
-    pub what: String,
-    /// The line of the policy that the kernel refused, if it was one line.
-    pub path: Option<String>,
 }
 
 /// What a revision did.

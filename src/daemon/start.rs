@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwapOption;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Mutex, watch as channel};
 use tracing::{error, info, warn};
 
@@ -89,9 +89,11 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
     if !owned {
         watch::table(handle.clone());
     }
+    // Before anybody is told that we are ready: a signal that comes at once must not end us the hard way.
+    let signals = Signals::listen()?;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     info!("ready");
-    until_told(&office).await?;
+    until_told(&office, signals).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     let _ = stop.send(true);
     for task in tasks {
@@ -180,16 +182,31 @@ fn report(revisions: &Revisions) {
     }
 }
 
+/// What others can tell us by signals.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// From here on none of them ends the process by itself.
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
 /// Returns at SIGTERM or SIGINT; SIGHUP reads settings and policy again.
-async fn until_told(office: &Arc<Office>) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+async fn until_told(office: &Arc<Office>, mut signals: Signals) {
     loop {
         tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => reload(office).await,
+            _ = signals.terminate.recv() => return,
+            _ = signals.interrupt.recv() => return,
+            _ = signals.hangup.recv() => reload(office).await,
         }
     }
 }

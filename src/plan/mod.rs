@@ -1,6 +1,7 @@
 //! From a policy to what the kernel and the DNS server hold; pure.
 
 pub mod apply;
+pub mod elements;
 pub mod ids;
 pub mod ir;
 pub mod ops;
