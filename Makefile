@@ -67,7 +67,15 @@ run: setup ## the real thing on this host: make run POLICY=my-policy.json
 teardown: ## stop enforcing what `make run` left in the kernel
 	@$(ROOT) target/release/clawgress teardown --config $(RUN_SETTINGS)
 
+# One after the other: each pins processors.
+BENCHES := --bench forwarding --bench policy --bench lease
+
 .PHONY: bench
-bench: setup ## ratios against peers from Debian, in one run
+bench: setup ## ratios against peers from Debian, in one run (docs/benchmarks.md)
 	@packaging/setup bench
-	@cargo bench $(RUNNER)
+	@cargo bench --quiet $(RUNNER) $(BENCHES)
+
+.PHONY: bench-quick
+bench-quick: setup ## the same with the fewest rounds: less than three minutes once it is built
+	@packaging/setup bench
+	@BENCH_QUICK=1 cargo bench --quiet $(RUNNER) $(BENCHES)

@@ -425,14 +425,14 @@ fn a_comment_of_any_length_allowed_fits() {
     let spec = SetSpec { key: KeyType::Address(Family::V4), data: DataType::None, interval: true, ..LEASES };
     let spec = SetSpec { timeout: false, size: None, ..spec };
     let elements = BTreeMap::from([range("10.0.0.0", "10.255.255.255"), range("11.0.0.0", "255.255.255.255")]);
-    let set = Set { spec, elements };
+    let set = Set { spec, elements: elements.clone().into() };
     let chain = Chain { base: None, rules: vec![nft_tables::rule(Vec::new(), vec![Action::Verdict(Verdict::Drop)])] };
     let table =
         Table { sets: BTreeMap::from([(ident("r"), set.clone())]), chains: BTreeMap::from([(ident("c"), chain)]) };
     kernel.commit(&diff(&Table::default(), &table).into_ops()).unwrap();
     let found = kernel.elements("r").unwrap().expect("a set");
     let found: BTreeMap<Key, Value> = found.into_iter().map(|(key, element)| (key, element.value)).collect();
-    assert_eq!(found, set.elements);
+    assert_eq!(found, elements);
 }
 
 #[test]
@@ -452,7 +452,7 @@ fn counters_are_read_and_leave_fingerprints_alone() {
         size: Some(64),
     };
     let value = Value { comment: Some("unmarked".into()), ..Value::plain(Data::Verdict(Verdict::Accept)) };
-    let set = Set { spec, elements: BTreeMap::from([(Key::Mark(0), value)]) };
+    let set = Set { spec, elements: [(Key::Mark(0), value)].into_iter().collect() };
     let rule = nft_tables::rule(
         vec![Cond::Proto(proto::UDP), Cond::Dport(9)],
         vec![Action::Counter, Action::Vmap(Field::CtMark, ident("up"))],

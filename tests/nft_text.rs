@@ -29,7 +29,7 @@ fn a_table_reads_well() {
         timeout_ms: Some(3_661_001),
         comment: Some("builder pypi.org".into()),
     };
-    let set = Set { spec, elements: BTreeMap::from([(Key::Mark(0x8000_0001), element)]) };
+    let set = Set { spec, elements: [(Key::Mark(0x8000_0001), element)].into_iter().collect() };
     let rule = Rule {
         conds: vec![
             Cond::State(States::NEW.or(States::ESTABLISHED)),

@@ -7,11 +7,12 @@ use super::classes::{Class, Classes};
 use super::doors::{self, Doors, Now};
 use super::state::{Lease, State, World, lease_value};
 use crate::plan::ids::HostId;
-use crate::plan::ir::{Action, Cond, Data, Family, Ident, Key, Rule, Value, Verdict};
+use crate::plan::ir::{Action, Cond, Data, Elements, Family, Ident, Key, Rule, Value, Verdict};
 use crate::plan::ops::{Delta, Op, Table, diff};
+use crate::plan::prepared::Prepared;
 use crate::plan::situation::Situation;
 use crate::plan::snapshot::Snapshot;
-use crate::plan::table::{names, table};
+use crate::plan::table::{names, table_of};
 use crate::policy::decision::Verdict as Decided;
 use crate::policy::model::{HostName, Policy};
 
@@ -42,9 +43,22 @@ struct Next {
 impl State {
     /// The transaction that puts `policy` in force as `revision` at `now`.
     pub fn enforce(&self, policy: &Policy, world: &World, revision: u64, now: impl Into<Now>) -> Pending {
+        self.enforce_prepared(policy, &Prepared::of(policy), world, revision, now)
+    }
+
+    /// [`State::enforce`] for a policy whose lists are prepared already.
+    pub fn enforce_prepared(
+        &self,
+        policy: &Policy,
+        prepared: &Prepared,
+        world: &World,
+        revision: u64,
+        now: impl Into<Now>,
+    ) -> Pending {
         let now = now.into();
         let (hosts, next_host) = self.number_hosts(policy);
-        let snapshot = Arc::new(Snapshot::compile(policy, &hosts, world.own.iter().copied(), world.zone, revision));
+        let own = world.own.iter().copied();
+        let snapshot = Arc::new(Snapshot::compile_of(policy, &prepared.indexes, &hosts, own, world.zone, revision));
         let names: BTreeMap<HostId, HostName> = hosts.iter().map(|(name, id)| (*id, name.clone())).collect();
         let mut classes = self.classes.clone();
 
@@ -59,7 +73,8 @@ impl State {
             keep_tracking: world.keep_tracking,
         };
         // Built once to see whose rules change, then for good with the consequences of that.
-        let changes = Changes::between(&self.judged, &table(policy, &situation), names.keys().copied());
+        let changes =
+            Changes::between(&self.judged, &table_of(policy, &prepared.lists, &situation), names.keys().copied());
         for id in &changes.any {
             // A new class: flows that allow.ips let in are judged from the start by the new rules.
             if self.net_classes.contains_key(id)
@@ -81,7 +96,7 @@ impl State {
         let doors = doors::open(&classes, &situation.net_classes, &snapshot, now.utc);
         situation.recheck = classes.iter().filter(|(_, class)| class.recheck).map(|(_, class)| class.host).collect();
 
-        let fixed = table(policy, &situation);
+        let fixed = table_of(policy, &prepared.lists, &situation);
         let mut delta = diff(&self.fixed, &fixed);
         delta.switch.insert(0, Op::AddTable);
         let (open, shut) = doors::difference(&self.doors, &doors, |id, door| {
@@ -265,7 +280,7 @@ impl Changes {
 /// Hosts that gained or lost source addresses; nobody is among them if any did.
 fn moved_sources(old: &Table, new: &Table, family: Family, into: &mut BTreeSet<HostId>) {
     let map = names::of("host", family);
-    let nothing = BTreeMap::new();
+    let nothing = Elements::default();
     let before = names::find(&old.sets, &map).map_or(&nothing, |set| &set.elements);
     let after = names::find(&new.sets, &map).map_or(&nothing, |set| &set.elements);
     let lost = before.iter().filter(|(key, value)| after.get(*key) != Some(*value));
@@ -292,11 +307,7 @@ fn starts<'t>(table: &'t Table, stem: &str, family: Family) -> HashMap<HostId, &
 
 /// Everything that a view says: its rules and the elements of the sets they look into. Not `whole`: only the part
 /// that refuses.
-fn reach<'t>(
-    table: &'t Table,
-    start: Option<&'t Ident>,
-    whole: bool,
-) -> Vec<(&'t Rule, Vec<&'t BTreeMap<Key, Value>>)> {
+fn reach<'t>(table: &'t Table, start: Option<&'t Ident>, whole: bool) -> Vec<(&'t Rule, Vec<&'t Elements>)> {
     let mut out = Vec::new();
     let mut chains: Vec<&Ident> = start.into_iter().collect();
     while let Some(name) = chains.pop() {

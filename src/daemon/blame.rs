@@ -7,6 +7,16 @@ use crate::plan::ops::Op;
 use crate::policy::Policy;
 use crate::policy::model::{HostName, List};
 
+/// Why a revision is not in force. Nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what}")]
+pub struct Refused {
+    /// What the kernel said, in words.
+    pub what: String,
+    /// The line of the policy that the kernel refused, if it was one line.
+    pub path: Option<String>,
+}
+
 /// The JSON Pointer of the line; `None`: the operation comes from no single line.
 pub fn policy_line(op: &Op, policy: &Policy, hosts: &BTreeMap<HostName, HostId>) -> Option<String> {
     match op {

@@ -19,25 +19,17 @@ use crate::core::lease::{Acked, LeaseError, LeaseRequest};
 use crate::core::state::{State, World};
 use crate::nft::{ErrorKind, Held, Kernel, KernelError};
 use crate::plan::ops::{Delta, Op};
+use crate::plan::prepared::Prepared;
 use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
 use crate::policy::schedule::Moment;
 
+pub use super::blame::Refused;
 use super::handle::{EndsTheProcess, Handle, Message};
 use super::{blame, held, world};
 
 /// Leases that go into one transaction.
 const GROUP: usize = 256;
-
-/// Why a revision is not in force. Nothing changed.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what}")]
-pub struct Refused {
-    /// What the kernel said, in words.
-    pub what: String,
-    /// The line of the policy that the kernel refused, if it was one line.
-    pub path: Option<String>,
-}
 
 /// What a revision did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,12 +49,16 @@ pub struct Gate {
     pub world: World,
     /// The policy in force.
     pub policy: Option<Arc<Policy>>,
+    /// Its lists; table and snapshot share them, so that they take no further memory.
+    prepared: Option<Arc<Prepared>>,
     /// The kernel holds something else than it should and refused to be repaired; why.
     pub drift: Option<String>,
     /// The table could not follow a change of the machine; why.
     pub behind: Option<String>,
     /// What the last change left over.
     pub(super) litter: Vec<Op>,
+    /// A change has needed memory for a moment that the allocator still keeps.
+    swollen: bool,
     /// How often somebody else's change was undone.
     pub repairs: u64,
     /// The kernel's table of our name, if any, is known to be ours.
@@ -103,9 +99,11 @@ impl Gate {
             state,
             world,
             policy: None,
+            prepared: None,
             drift: None,
             behind: None,
             litter: Vec::new(),
+            swollen: true,
             repairs: 0,
             ours,
             inherited,
@@ -134,9 +132,9 @@ impl Gate {
             return Ok(false);
         }
         let old = std::mem::replace(&mut self.world, world);
-        let Some(policy) = self.policy.clone() else { return Ok(false) };
+        let (Some(policy), Some(prepared)) = (self.policy.clone(), self.prepared.clone()) else { return Ok(false) };
         let revision = self.state.revision;
-        match self.enforce(&policy, revision) {
+        match self.enforce(&policy, &prepared, revision) {
             Ok(_) => {
                 self.behind = None;
                 Ok(true)
@@ -192,15 +190,20 @@ impl Gate {
     ///
     /// # Errors
     /// The kernel refused, or a table of that name is not ours; what was enforced stays enforced.
-    pub fn enforce(&mut self, policy: &Arc<Policy>, revision: u64) -> Result<Applied, Refused> {
+    pub fn enforce(
+        &mut self,
+        policy: &Arc<Policy>,
+        prepared: &Arc<Prepared>,
+        revision: u64,
+    ) -> Result<Applied, Refused> {
         self.refuse_foreign()?;
         let now = self.now();
         let world = World { guarded: world::guarded(policy), ..self.world.clone() };
-        let pending = self.state.enforce(policy, &world, revision, now);
+        let pending = self.state.enforce_prepared(policy, prepared, &world, revision, now);
         self.world = world;
         match self.switch(&pending.delta) {
-            Ok(()) => Ok(self.took(pending, policy)),
-            Err(error) => self.refused(pending, error, policy),
+            Ok(()) => Ok(self.took(pending, policy, prepared)),
+            Err(error) => self.refused(pending, error, policy, prepared),
         }
     }
 
@@ -224,21 +227,22 @@ impl Gate {
     }
 
     /// Removes what no packet can need any more. A refusal means that somebody else was there, and that is repaired.
-    pub fn tidy(&mut self) {
+    fn tidy(&mut self) {
         let litter = std::mem::take(&mut self.litter);
         if !litter.is_empty() && self.kernel.commit(&litter).is_err() {
             let _ = self.repair();
         }
     }
 
-    pub(super) fn took(&mut self, pending: Pending, policy: &Arc<Policy>) -> Applied {
-        let Delta { switch, remove, litter } = pending.delta.clone();
+    pub(super) fn took(&mut self, mut pending: Pending, policy: &Arc<Policy>, prepared: &Arc<Prepared>) -> Applied {
+        let Delta { switch, remove, litter } = std::mem::take(&mut pending.delta);
         let operations = switch.len() + remove.len() + litter.len();
         let applied = Applied { operations, cut: pending.cut };
         let snapshot = pending.snapshot.clone();
         self.state.enforced(pending);
         self.ours = true;
         self.policy = Some(policy.clone());
+        self.prepared = Some(prepared.clone());
         self.judge.store(Some(snapshot));
         self.changed.notify_one();
         self.state.sweep(self.now().ms);
@@ -246,12 +250,27 @@ impl Gate {
             let _ = self.repair();
         }
         self.litter = litter;
+        self.swollen = true;
         applied
+    }
+
+    /// What can wait until a change is over: its litter, and memory.
+    pub fn settle(&mut self) {
+        self.tidy();
+        if std::mem::take(&mut self.swollen) {
+            self.kernel.give_back_memory();
+        }
     }
 
     /// A refused transaction changed nothing, unless somebody else changed the table before: then the whole table is
     /// written again, in one transaction, and the refusal counts only if that fails too.
-    fn refused(&mut self, pending: Pending, error: KernelError, policy: &Arc<Policy>) -> Result<Applied, Refused> {
+    fn refused(
+        &mut self,
+        pending: Pending,
+        error: KernelError,
+        policy: &Arc<Policy>,
+        prepared: &Arc<Prepared>,
+    ) -> Result<Applied, Refused> {
         let path = error
             .op_index
             .and_then(|index| pending.delta.switch.get(index))
@@ -261,14 +280,15 @@ impl Gate {
             return Err(refused);
         }
         if self.ours && self.state.revision == 0 {
-            return self.start_over(policy, pending.snapshot.revision).map_err(|_| refused);
+            return self.start_over(policy, prepared, pending.snapshot.revision).map_err(|_| refused);
         }
         if self.repair().is_err() {
             return Err(refused);
         }
-        let pending = self.state.enforce(policy, &self.world, pending.snapshot.revision, self.now());
+        let (revision, now) = (pending.snapshot.revision, self.now());
+        let pending = self.state.enforce_prepared(policy, prepared, &self.world, revision, now);
         match self.switch(&pending.delta) {
-            Ok(()) => Ok(self.took(pending, policy)),
+            Ok(()) => Ok(self.took(pending, policy, prepared)),
             Err(_) => Err(refused),
         }
     }
@@ -323,6 +343,7 @@ impl Gate {
         (self.drift, self.behind, self.ours) = (None, None, false);
         self.judge.store(None);
         self.policy = None;
+        self.prepared = None;
         self.litter.clear();
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         // Flows still carry the marks of this table, and it may have used numbers faster than the clock sets them aside.

@@ -9,19 +9,25 @@ use crate::core::classes::Classes;
 use crate::core::state::State;
 use crate::nft::KernelError;
 use crate::plan::ops::{Delta, Op, Table, diff};
+use crate::plan::prepared::Prepared;
 use crate::policy::Policy;
 
 impl Gate {
     /// The table of the earlier process cannot become ours step by step, because somebody changed it meanwhile: a new one
     /// takes its place in one transaction. What was learned is lost, so live flows are judged anew.
-    pub(super) fn start_over(&mut self, policy: &Arc<Policy>, revision: u64) -> Result<Applied, KernelError> {
+    pub(super) fn start_over(
+        &mut self,
+        policy: &Arc<Policy>,
+        prepared: &Arc<Prepared>,
+        revision: u64,
+    ) -> Result<Applied, KernelError> {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let state = State::new(Classes::first_of_table(seconds));
-        let mut pending = state.enforce(policy, &self.world, revision, self.now());
+        let mut pending = state.enforce_prepared(policy, prepared, &self.world, revision, self.now());
         let all = std::mem::take(&mut pending.delta).into_ops();
         self.kernel.commit(&[vec![Op::AddTable, Op::DelTable], all].concat())?;
         (self.state, self.inherited) = (state, None);
-        Ok(self.took(pending, policy))
+        Ok(self.took(pending, policy, prepared))
     }
 
     /// After the first policy: what somebody did to the table of the earlier process while nobody watched it, and no

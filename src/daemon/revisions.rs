@@ -10,6 +10,7 @@ use chrono::Utc;
 use tracing::warn;
 
 use super::handle::Handle;
+use crate::plan::prepared::Prepared;
 use crate::policy::{Diagnostic, Policy, digest, not_yet_enforced, parse_with_warnings};
 use crate::store::{Origin, Revision, RevisionMeta, Store, StoreError};
 
@@ -186,19 +187,12 @@ impl Revisions {
         last: Option<&Revision>,
         keep: Keep,
     ) -> Result<Accepted, Rejected> {
-        let parsed = parse_with_warnings(text).map_err(|errors| Rejected {
-            message: format!("the policy has {}; nothing changed", count(errors.len(), "mistake")),
-            errors,
+        // A large policy takes some 100 ms here; DNS goes on meanwhile. On a thread that ends with it, so that what the
+        // allocator keeps of its memory serves the next one, whichever worker that runs on.
+        let read = || std::thread::scope(|scope| scope.spawn(|| read(text)).join());
+        let Read { policy, prepared, sha256, warnings } = tokio::task::block_in_place(read).unwrap_or_else(|_| {
+            Err(Rejected::plain("the policy could not be read: a fault in clawgress, please report it"))
         })?;
-        let missing = not_yet_enforced(&parsed.policy);
-        if !missing.is_empty() {
-            return Err(Rejected {
-                message: "the policy asks for what this version does not enforce; nothing changed".into(),
-                errors: missing,
-            });
-        }
-        let policy = Arc::new(parsed.policy);
-        let sha256 = digest(&policy);
         let again = self.current.as_ref().filter(|current| current.meta.sha256 == sha256).cloned();
         let kept = last.filter(|last| last.meta.sha256 == sha256);
         let revision = match (&again, kept) {
@@ -223,7 +217,7 @@ impl Revisions {
         let work = policy.clone();
         let applied = self
             .gate
-            .run(move |gate| gate.enforce(&work, revision))
+            .run(move |gate| gate.enforce(&work, &prepared, revision))
             .await
             .map_err(|stopped| Rejected::plain(stopped.to_string()))?
             .map_err(|refused| refusal(&refused))?;
@@ -235,7 +229,7 @@ impl Revisions {
             self.current = Some(Current { meta: kept.map_or(meta, |last| last.meta.clone()), policy });
         }
         let operations = applied.operations as u64;
-        Ok(Accepted { revision, sha256, operations, cut: applied.cut, warnings: parsed.warnings, trouble })
+        Ok(Accepted { revision, sha256, operations, cut: applied.cut, warnings, trouble })
     }
 
     fn next_number(&self) -> u64 {
@@ -260,6 +254,32 @@ fn unkept(error: &StoreError) -> Rejected {
 
 fn unrecorded(revision: u64, error: &StoreError) -> String {
     format!("revision {revision} is in force but not recorded: {error}")
+}
+
+/// A policy that can be enforced.
+struct Read {
+    policy: Arc<Policy>,
+    prepared: Arc<Prepared>,
+    sha256: String,
+    warnings: Vec<Diagnostic>,
+}
+
+/// All that a policy takes before the kernel is asked.
+fn read(text: &str) -> Result<Read, Rejected> {
+    let parsed = parse_with_warnings(text).map_err(|errors| Rejected {
+        message: format!("the policy has {}; nothing changed", count(errors.len(), "mistake")),
+        errors,
+    })?;
+    let missing = not_yet_enforced(&parsed.policy);
+    if !missing.is_empty() {
+        return Err(Rejected {
+            message: "the policy asks for what this version does not enforce; nothing changed".into(),
+            errors: missing,
+        });
+    }
+    let policy = Arc::new(parsed.policy);
+    let (prepared, sha256) = (Arc::new(Prepared::of(&policy)), digest(&policy));
+    Ok(Read { policy, prepared, sha256, warnings: parsed.warnings })
 }
 
 /// The kernel's refusal in the form of a policy's mistake, if it is about one line.

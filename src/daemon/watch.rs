@@ -33,7 +33,7 @@ pub async fn world(gate: Handle, listen: Vec<SocketAddr>, redirect: bool, stoppe
                     };
                     let now = gate.now();
                     gate.state.sweep(now.ms);
-                    gate.tidy();
+                    gate.settle();
                     gate.meet(fresh)
                 })
                 .await;

@@ -108,3 +108,14 @@ fn write<'a>(room: &'a mut [u64], message: &impl NlMsg, sequence: u32) -> &'a [u
     let length = super::message::word(written, 0).unwrap_or(0) as usize;
     &written[..length.min(octets)]
 }
+
+/// Gives memory that was freed back to the system. glibc by itself keeps what large transactions and policies needed
+/// for a moment, in each thread's arena; other allocators decide for themselves.
+pub(super) fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) takes the allocator's own locks, may be called by any thread at any time, and touches
+    // free memory only.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}

@@ -100,6 +100,11 @@ impl Kernel {
         self.socket.port()
     }
 
+    /// Gives memory that large transactions needed for a moment back to the system; takes some milliseconds.
+    pub fn give_back_memory(&self) {
+        library::give_back_memory();
+    }
+
     /// Does all operations at once, or none.
     ///
     /// # Errors

@@ -7,6 +7,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub use super::elements::Elements;
+
 /// The name of the table; its family is `inet`.
 pub const TABLE: &str = "clawgress";
 
@@ -341,7 +343,7 @@ pub struct Set {
     /// The declaration.
     pub spec: SetSpec,
     /// The elements.
-    pub elements: std::collections::BTreeMap<Key, Value>,
+    pub elements: Elements,
 }
 
 /// IANA protocol numbers that the table tells apart.

@@ -4,9 +4,10 @@
 //! difference and chains by "flush and add again". Interval sets never change: their names hold a digest of their
 //! content, so a change is a new set beside the old one (docs/decisions/0003).
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::ir::{Base, Chain, Ident, Key, Rule, Set, SetSpec, Value};
+use super::ir::{Base, Chain, Elements, Ident, Key, Rule, Set, SetSpec, Value};
 
 /// One step of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +94,7 @@ pub fn diff(current: &Table, desired: &Table) -> Delta {
         }
         delta.switch.extend(chain.rules.iter().map(|rule| Op::AddRule(name.clone(), rule.clone())));
     }
-    let nothing = BTreeMap::new();
+    let nothing = Elements::default();
     for (name, set) in &desired.sets {
         let old = current.sets.get(name).map_or(&nothing, |set| &set.elements);
         element_diff(name, set, old, &mut delta);
@@ -120,21 +121,32 @@ pub fn diff(current: &Table, desired: &Table) -> Delta {
     delta
 }
 
-fn element_diff(set: &Ident, desired: &Set, old: &BTreeMap<Key, Value>, delta: &mut Delta) {
-    let new = &desired.elements;
-    let (mut gone, mut replaced) = (Vec::new(), Vec::new());
-    for (key, value) in old {
-        match new.get(key) {
-            None => gone.push(*key),
-            Some(other) if other != value => replaced.push(*key),
-            Some(_) => {}
+fn element_diff(set: &Ident, desired: &Set, old: &Elements, delta: &mut Delta) {
+    if desired.elements.is_same(old) {
+        return;
+    }
+    let (mut gone, mut replaced, mut come) = (Vec::new(), Vec::new(), Vec::new());
+    // Both are sorted, so one walk along both finds everything.
+    let (mut before, mut after) = (old.iter().peekable(), desired.elements.iter().peekable());
+    loop {
+        let order = match (before.peek(), after.peek()) {
+            (None, None) => break,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((old, _)), Some((new, _))) => old.cmp(new),
+        };
+        let left = if order.is_le() { before.next() } else { None };
+        let right = if order.is_ge() { after.next() } else { None };
+        match (left, right) {
+            (Some((key, old)), Some((_, new))) if old != new => {
+                replaced.push(*key);
+                come.push((*key, new.clone()));
+            }
+            (Some((key, _)), None) => gone.push(*key),
+            (None, Some((key, new))) => come.push((*key, new.clone())),
+            _ => {}
         }
     }
-    let come: Vec<(Key, Value)> = new
-        .iter()
-        .filter(|(key, value)| old.get(*key) != Some(*value))
-        .map(|(key, value)| (*key, value.clone()))
-        .collect();
     if desired.spec.interval {
         // Only a repair changes ranges in place. New ones must not overlap those that somebody else put there.
         replaced.append(&mut gone);

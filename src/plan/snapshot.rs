@@ -13,8 +13,10 @@ use ipnet::IpNet;
 
 use super::ids::HostId;
 use super::table::segments;
+pub use super::windows::Openness;
+use super::windows::Windows;
 use crate::policy::decision::{Decision, Reason, Verdict};
-use crate::policy::model::{Effective, HostName, List, Located, Mode, Pointer, Policy, Window};
+use crate::policy::model::{HostName, List, Mode, Pointer, Policy};
 use crate::policy::name::{Name, Pattern};
 use crate::policy::reference::is_special;
 use crate::policy::schedule::Moment;
@@ -71,79 +73,6 @@ struct View {
     windows: Windows,
 }
 
-/// The windows of one view.
-#[derive(Debug, Default)]
-struct Windows {
-    all: Option<Located<Window>>,
-    exact: HashMap<Name, Located<Window>>,
-    below: HashMap<Name, Located<Window>>,
-}
-
-impl Windows {
-    fn new(rules: &Effective<'_>) -> Self {
-        let mut windows = Self { all: rules.window.cloned(), ..Self::default() };
-        // The host's own come last, so that they replace the global ones of the same pattern.
-        for (pattern, window) in rules.domain_windows.into_iter().flatten().rev().flatten() {
-            match pattern {
-                Pattern::Exact(name) => windows.exact.insert(name.clone(), window.clone()),
-                Pattern::Below(apex) => windows.below.insert(apex.clone(), window.clone()),
-            };
-        }
-        windows
-    }
-
-    fn are_none(&self) -> bool {
-        self.all.is_none() && self.exact.is_empty() && self.below.is_empty()
-    }
-
-    fn of(&self, name: &Name) -> Option<&Located<Window>> {
-        self.exact.get(name).or_else(|| name.parents().find_map(|apex| self.below.get(apex)))
-    }
-
-    fn closed(&self, name: &Name, moment: &Moment) -> Option<&Located<Window>> {
-        [self.all.as_ref(), self.of(name)].into_iter().flatten().find(|window| !moment.opens(Some(window)))
-    }
-}
-
-/// Whether something is open, and until when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Openness {
-    /// Not now.
-    Closed,
-    /// Now, until a window closes.
-    Until(DateTime<Utc>),
-    /// Now, and no window will close it.
-    Always,
-}
-
-impl Openness {
-    fn of(window: Option<&Located<Window>>, moment: &Moment) -> Self {
-        match window {
-            None => Self::Always,
-            Some(window) if !moment.opens(Some(window)) => Self::Closed,
-            Some(window) => window.value.next_change(moment.zone, moment.utc).map_or(Self::Always, Self::Until),
-        }
-    }
-
-    /// Both must be open.
-    fn and(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Closed, _) | (_, Self::Closed) => Self::Closed,
-            (Self::Always, other) | (other, Self::Always) => other,
-            (Self::Until(a), Self::Until(b)) => Self::Until(a.min(b)),
-        }
-    }
-
-    /// One must be open.
-    fn or(self, other: Self) -> Self {
-        match (self, other) {
-            (Self::Always, _) | (_, Self::Always) => Self::Always,
-            (Self::Closed, other) | (other, Self::Closed) => other,
-            (Self::Until(a), Self::Until(b)) => Self::Until(a.max(b)),
-        }
-    }
-}
-
 /// The compiled policy.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -180,14 +109,20 @@ impl Snapshot {
         zone: Tz,
         revision: u64,
     ) -> Self {
-        let mut cache = Cache::default();
-        let mut views = HashMap::new();
-        views.insert(HostId::NOBODY, cache.view(policy, None));
-        for name in policy.hosts.keys() {
-            if let Some(id) = ids.get(name) {
-                views.insert(*id, cache.view(policy, Some(name)));
-            }
-        }
+        Self::compile_of(policy, &Indexes::of(policy), ids, own, zone, revision)
+    }
+
+    /// [`Snapshot::compile`] with the policy's lists indexed already.
+    pub fn compile_of(
+        policy: &Policy,
+        indexes: &Indexes,
+        ids: &BTreeMap<HostName, HostId>,
+        own: impl IntoIterator<Item = IpAddr>,
+        zone: Tz,
+        revision: u64,
+    ) -> Self {
+        let hosts = policy.hosts.keys().filter_map(|name| Some((*ids.get(name)?, Some(name))));
+        let views = hosts.chain([(HostId::NOBODY, None)]).map(|(id, name)| (id, indexes.view(policy, name))).collect();
         let sources = policy.hosts.iter().flat_map(|(name, host)| {
             let id = ids.get(name).copied().unwrap_or(HostId::NOBODY);
             host.sources.entries.iter().map(move |net| (*net, id))
@@ -324,46 +259,56 @@ fn nobody() -> Decision {
     }
 }
 
-/// Lists that hosts inherit are compiled once; a list is known by its place in the document.
-#[derive(Default)]
-struct Cache {
+/// The lists of a policy as the snapshot looks them up. Lists that hosts inherit are indexed once; a list is known by
+/// its place in the document.
+#[derive(Debug, Default)]
+pub struct Indexes {
     names: HashMap<Pointer, Arc<NameIndex>>,
     ips: HashMap<Pointer, Arc<Ranges<()>>>,
     deny: HashMap<Pointer, Arc<Ranges<u32>>>,
 }
 
-impl Cache {
-    fn view(&mut self, policy: &Policy, host: Option<&HostName>) -> View {
-        let rules = policy.effective(host);
-        View {
-            name: rules.host.cloned(),
-            mode: rules.mode,
-            windows: Windows::new(&rules),
-            domains: rules.domains.map(|list| self.names(list)),
-            deny_domains: rules.deny_domains.into_iter().flatten().map(|list| self.names(list)).collect(),
-            ips: rules.ips.map(|list| {
-                let entry = self.ips.entry(list.path.clone());
-                entry.or_insert_with(|| Arc::new(ranges(list.entries.iter().map(|net| (*net, ()))))).clone()
-            }),
-            deny_ips: rules.deny_ips.into_iter().flatten().map(|list| (self.deny(list), list.clone())).collect(),
-        }
-    }
-
-    fn names(&mut self, list: &List<Pattern>) -> Arc<NameIndex> {
-        self.names.entry(list.path.clone()).or_insert_with(|| Arc::new(NameIndex::new(list))).clone()
-    }
-
-    fn deny(&mut self, list: &List<IpNet>) -> Arc<Ranges<u32>> {
-        self.deny
-            .entry(list.path.clone())
-            .or_insert_with(|| {
+impl Indexes {
+    /// Indexes the lists of a policy.
+    pub fn of(policy: &Policy) -> Self {
+        let mut indexes = Self::default();
+        let hosts = policy.hosts.values().map(|host| (&host.allow, &host.deny));
+        for (allow, deny) in hosts.chain([(&policy.allow, &policy.deny)]) {
+            for list in [&allow.domains, &deny.domains].into_iter().flatten() {
+                indexes.names.insert(list.path.clone(), Arc::new(NameIndex::new(list)));
+            }
+            if let Some(list) = &allow.ips {
+                let nets = list.entries.iter().map(|net| (*net, ()));
+                indexes.ips.insert(list.path.clone(), Arc::new(ranges(nets)));
+            }
+            if let Some(list) = &deny.ips {
                 // Of equal networks the first one speaks, so the later ones go in first.
                 let mut nets: Vec<_> = list.entries.iter().copied().zip(0u32..).collect();
                 nets.reverse();
                 let unique: BTreeMap<IpNet, u32> = nets.into_iter().collect();
-                Arc::new(ranges(unique))
-            })
-            .clone()
+                indexes.deny.insert(list.path.clone(), Arc::new(ranges(unique)));
+            }
+        }
+        indexes
+    }
+
+    fn view(&self, policy: &Policy, host: Option<&HostName>) -> View {
+        let rules = policy.effective(host);
+        let names = |list: &List<Pattern>| self.names.get(&list.path).cloned();
+        View {
+            name: rules.host.cloned(),
+            mode: rules.mode,
+            windows: Windows::new(&rules),
+            domains: rules.domains.and_then(names),
+            deny_domains: rules.deny_domains.into_iter().flatten().filter_map(names).collect(),
+            ips: rules.ips.and_then(|list| self.ips.get(&list.path).cloned()),
+            deny_ips: rules
+                .deny_ips
+                .into_iter()
+                .flatten()
+                .filter_map(|list| Some((self.deny.get(&list.path)?.clone(), list.clone())))
+                .collect(),
+        }
     }
 }
 

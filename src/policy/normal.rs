@@ -34,10 +34,27 @@ pub fn normalised(policy: &Policy) -> Value {
 /// SHA-256 of the compact text of [`normalised`], 64 hexadecimal digits.
 pub fn digest(policy: &Policy) -> String {
     let mut text = String::with_capacity(64);
-    for byte in Sha256::digest(normalised(policy).to_string().as_bytes()) {
+    let mut hash = Hash(Sha256::new());
+    // Written into the hash: the text of a large policy is some megabytes. A hash takes everything, so this cannot fail.
+    let _ = serde_json::to_writer(&mut hash, &normalised(policy));
+    for byte in hash.0.finalize() {
         let _ = write!(text, "{byte:02x}");
     }
     text
+}
+
+/// A writer that only hashes.
+struct Hash(Sha256);
+
+impl std::io::Write for Hash {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// An object under construction.

@@ -151,7 +151,7 @@ fn dumps() {
         let sets = whole.sets.iter().filter(|(name, set)| keep(name, set)).map(|(name, set)| {
             let plain = set.elements.iter().filter(|(_, value)| !matches!(value.data, Data::Verdict(_)));
             let elements: BTreeMap<Key, Value> = plain.map(|(key, value)| (*key, value.clone())).collect();
-            (name.clone(), Set { spec: set.spec, elements })
+            (name.clone(), Set { spec: set.spec, elements: elements.into() })
         });
         Table { chains: BTreeMap::new(), sets: sets.collect() }
     };

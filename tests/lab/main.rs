@@ -45,6 +45,7 @@ mod lease;
 mod notrack;
 mod ports;
 mod refusal;
+mod scale;
 mod scope;
 mod services;
 mod spoof;

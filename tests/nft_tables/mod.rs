@@ -181,7 +181,7 @@ fn plain_spec(key: KeyType, data: DataType, interval: bool) -> SetSpec {
 pub fn everything() -> Table {
     let mut table = Table::default();
     for (key, data, interval) in types() {
-        let set = Set { spec: plain_spec(key, data, interval), elements: some_elements(key, data, interval) };
+        let set = Set { spec: plain_spec(key, data, interval), elements: some_elements(key, data, interval).into() };
         table.sets.insert(set_name(key, data, interval), set);
     }
     let spec = SetSpec {
@@ -195,9 +195,9 @@ pub fn everything() -> Table {
         (Key::Mark(0x8000_0000), value(Data::Verdict(Verdict::Jump(ident(LEAF))), Some(90_061_004))),
         (Key::Mark(u32::MAX), value(Data::Verdict(Verdict::Goto(ident(LEAF))), None)),
     ]);
-    table.sets.insert(ident("registry"), Set { spec, elements });
+    table.sets.insert(ident("registry"), Set { spec, elements: elements.into() });
     // 31 octets, the longest name.
-    let small = Set { spec: SetSpec { size: Some(16), ..spec }, elements: BTreeMap::new() };
+    let small = Set { spec: SetSpec { size: Some(16), ..spec }, elements: Default::default() };
     table.sets.insert(ident("a_name_of_thirty_one_octets_abc"), small);
 
     let mut rules: Vec<Rule> = all_conditions()

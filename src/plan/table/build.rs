@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::super::ir::{
-    Action, Base, Chain, Cond, Data, DataType, Family, Ident, Key, KeyType, Rule, Set, SetSpec, Value, Verdict,
+    Action, Base, Chain, Cond, Data, DataType, Elements, Family, Ident, Key, KeyType, Rule, Set, SetSpec, Value,
+    Verdict,
 };
 use super::super::ops::Table;
 use super::super::situation::Situation;
+use super::lists::Lists;
 use super::names;
 use crate::policy::model::Policy;
 
@@ -15,13 +17,14 @@ const MAX_DYNAMIC: u32 = 1 << 20;
 
 pub(super) struct Build<'a> {
     pub policy: &'a Policy,
+    pub lists: &'a Lists,
     pub situation: &'a Situation,
     table: Table,
 }
 
 impl<'a> Build<'a> {
-    pub fn new(policy: &'a Policy, situation: &'a Situation) -> Self {
-        let mut build = Self { policy, situation, table: Table::default() };
+    pub fn new(policy: &'a Policy, lists: &'a Lists, situation: &'a Situation) -> Self {
+        let mut build = Self { policy, lists, situation, table: Table::default() };
         build.dynamic_sets();
         build
     }
@@ -41,7 +44,7 @@ impl<'a> Build<'a> {
                 counter: false,
                 size: Some(MAX_DYNAMIC),
             };
-            self.set(names::of("dst", family), spec, BTreeMap::new());
+            self.set(names::of("dst", family), spec, Elements::default());
         }
         for name in [names::UP, names::DOWN] {
             let spec = SetSpec {
@@ -52,7 +55,7 @@ impl<'a> Build<'a> {
                 counter: true,
                 size: Some(MAX_DYNAMIC),
             };
-            self.set(name.into(), spec, BTreeMap::new());
+            self.set(name.into(), spec, Elements::default());
         }
     }
 
@@ -70,7 +73,7 @@ impl<'a> Build<'a> {
             .push(Rule { conds, actions, comment: comment.into() });
     }
 
-    pub fn set(&mut self, name: Ident, spec: SetSpec, elements: BTreeMap<Key, Value>) {
+    pub fn set(&mut self, name: Ident, spec: SetSpec, elements: Elements) {
         self.table.sets.insert(name, Set { spec, elements });
     }
 

@@ -17,6 +17,7 @@
 mod build;
 mod hooks;
 mod hosts;
+mod lists;
 pub mod names;
 mod scope;
 mod views;
@@ -28,7 +29,13 @@ use crate::policy::model::Policy;
 /// Builds the static part of the table. The same input gives the same table, byte for byte.
 #[must_use]
 pub fn table(policy: &Policy, situation: &Situation) -> Table {
-    let mut build = build::Build::new(policy, situation);
+    table_of(policy, &Lists::of(policy), situation)
+}
+
+/// [`table`] with the policy's address lists sorted already.
+#[must_use]
+pub fn table_of(policy: &Policy, lists: &Lists, situation: &Situation) -> Table {
+    let mut build = build::Build::new(policy, lists, situation);
     hosts::add(&mut build);
     views::add(&mut build);
     hooks::add(&mut build);
@@ -36,3 +43,4 @@ pub fn table(policy: &Policy, situation: &Situation) -> Table {
 }
 
 pub use hosts::segments;
+pub use lists::Lists;

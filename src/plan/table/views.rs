@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 
 use super::super::ir::{
-    Action, Cond, Data, DataType, Direction, End, Family, Field, Ident, Key, KeyType, Lookup, States, Value, Verdict,
-    proto,
+    Action, Cond, Data, DataType, Direction, End, Family, Field, Ident, Key, KeyType, Lookup, SetSpec, States, Value,
+    Verdict, proto,
 };
 use super::build::{Build, goto, jump, member, verdict};
 use super::hooks::{passing, who};
-use super::hosts::{everybody, segments};
+use super::hosts::everybody;
 use super::names::{self, Owner};
 use super::scope::{self, Side};
 use crate::plan::ids::HostId;
@@ -125,29 +125,21 @@ fn add_ports(build: &mut Build<'_>, owner: Owner, ports: &[u16]) {
     }
 }
 
-/// Single addresses go to a hash, networks to an interval set: a hash is ten times as fast and holds any number.
 fn add_addresses(build: &mut Build<'_>, list: &str, owner: Owner, nets: &List<IpNet>) {
-    for family in Family::BOTH {
-        let own = || nets.entries.iter().filter(|net| Family::of(net.addr()) == family);
-        let single: Vec<_> = own()
-            .filter(|net| net.prefix_len() == net.max_prefix_len())
-            .map(|net| member(Key::Address(net.addr())))
-            .collect();
-        let networks = own().filter(|net| net.prefix_len() < net.max_prefix_len());
-        let ranges: Vec<_> = ranges(networks).into_iter().map(member).collect();
-        let key = KeyType::Address(family);
-        if !single.is_empty() {
-            build.plain_set(names::addresses(list, family, false, owner), key, DataType::None, false, single);
-        }
-        if !ranges.is_empty() {
-            build.plain_set(names::addresses(list, family, true, owner), key, DataType::None, true, ranges);
+    for (family, networks) in Family::BOTH.into_iter().flat_map(|family| [(family, false), (family, true)]) {
+        let elements = build.lists.elements(nets, family, networks);
+        if !elements.is_empty() {
+            let spec = SetSpec {
+                key: KeyType::Address(family),
+                data: DataType::None,
+                interval: networks,
+                timeout: false,
+                counter: false,
+                size: None,
+            };
+            build.set(names::addresses(list, family, networks, owner), spec, elements);
         }
     }
-}
-
-/// A network inside another one adds nothing to a set; only the outermost stays.
-fn ranges<'a>(nets: impl Iterator<Item = &'a IpNet>) -> Vec<Key> {
-    segments(nets.map(|net| (net.trunc(), ()))).into_keys().map(|(first, last)| Key::Range(first, last)).collect()
 }
 
 /// Rules "address in that list: CHAIN" for the sets that the list filled.
@@ -162,10 +154,7 @@ fn address_rules(
 ) {
     let (owner, nets) = from;
     for networks in [false, true] {
-        let filled = nets
-            .entries
-            .iter()
-            .any(|net| Family::of(net.addr()) == family && (net.prefix_len() < net.max_prefix_len()) == networks);
+        let filled = !build.lists.elements(nets, family, networks).is_empty();
         if filled {
             let set = names::addresses(list, family, networks, owner);
             build.rule(chain, vec![Cond::In { field, set, negate: false }], goto(to), nets.path.to_string());

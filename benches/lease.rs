@@ -1,0 +1,351 @@
+//! The lease on the way of an answer: what the kernel step costs, how many fresh names a second, and what a silent
+//! upstream does.
+//!
+//! The upstream here is a bare loop that answers at once, so that what is measured is the gateway.
+
+#[allow(dead_code, reason = "each benchmark uses a part")]
+mod measure;
+#[allow(dead_code, unused_imports, reason = "the lab's world; no benchmark uses all of it")]
+#[path = "../tests/lab/world/mod.rs"]
+mod world;
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use measure::{Table, bar, median, memory, ms, percentile, pin_process, pin_this_thread, quick, ratio, rounds, spread};
+use world::{Agent, World};
+
+/// Where the fast upstream listens, in the internet.
+const UPSTREAM: &str = "45.60.255.2:5300";
+/// The gateway's processor in the race; everything else runs on the other one.
+const SERVER_CPU: usize = 0;
+const OTHER_CPU: usize = 1;
+/// Questions under way at a time in the race.
+const WINDOW: usize = 64;
+/// The flood against a silent upstream: questions a second, and how long.
+const FLOOD: u32 = 8000;
+const FLOOD_TIME: Duration = Duration::from_secs(5);
+
+fn main() {
+    let Some(mut world) = World::build() else { return };
+    let upstream = Upstream::start(&world);
+    configure(&world);
+    world.gateway.enforce(json!({ "version": 1, "scope": { "interfaces": ["lan1", "lan2"] },
+        "allow": { "domains": ["*.bench.example.com"], "ips": ["45.60.0.0/17"] } }));
+    kernel_step(&world, &upstream);
+    race(&world);
+    silence(&world, &upstream);
+}
+
+/// The lab's settings with the fast upstream instead of the lab's own.
+fn configure(world: &World) {
+    let file = world.gateway.path("clawgress.toml");
+    let text = std::fs::read_to_string(&file).expect("the lab has written it");
+    let text = text.replace(r#"upstreams = ["9.9.9.9"]"#, &format!(r#"upstreams = ["{UPSTREAM}"]"#));
+    assert!(text.contains(UPSTREAM), "the lab's settings have another form now");
+    std::fs::write(&file, text).expect("the temporary directory is writable");
+}
+
+/// Answers every A question at once: `o…` with an address that `allow.ips` opens, others with one to be leased.
+struct Upstream {
+    /// When the last reply was sent, nanoseconds since [`epoch`].
+    sent: AtomicU64,
+    silent: AtomicBool,
+}
+
+fn epoch() -> Instant {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    *EPOCH.get_or_init(Instant::now)
+}
+
+impl Upstream {
+    fn start(world: &World) -> Arc<Self> {
+        epoch();
+        let this = Arc::new(Self { sent: AtomicU64::new(0), silent: AtomicBool::new(false) });
+        let socket = world.internet.peer.netns.enter(|| UdpSocket::bind(UPSTREAM)).expect("the port is free");
+        let theirs = this.clone();
+        std::thread::spawn(move || theirs.serve(&socket));
+        this
+    }
+
+    fn serve(&self, socket: &UdpSocket) {
+        pin_this_thread(OTHER_CPU);
+        let mut packet = [0; 1024];
+        while let Ok((length, from)) = socket.recv_from(&mut packet) {
+            if self.silent.load(Ordering::Relaxed) {
+                continue;
+            }
+            let answer = answer(&packet[..length]);
+            // Noted before it goes, because the agent may be faster than this thread.
+            self.sent.store(epoch().elapsed().as_nanos() as u64, Ordering::Release);
+            let _ = socket.send_to(&answer, from);
+        }
+    }
+}
+
+/// Header and question of the query, and one A record that depends on the number in the first label.
+fn answer(query: &[u8]) -> Vec<u8> {
+    let mut end = 12;
+    while query[end] != 0 {
+        end += usize::from(query[end]) + 1;
+    }
+    let mut out = query[..end + 5].to_vec();
+    out[2] = 0x84 | query[2] & 1;
+    out[3] = 0x80;
+    out[4..12].copy_from_slice(&[0, 1, 0, 1, 0, 0, 0, 0]);
+    let label = &query[13..13 + usize::from(query[12])];
+    let number = label
+        .iter()
+        .filter(|octet| octet.is_ascii_digit())
+        .fold(0_u32, |sum, digit| sum * 10 + u32::from(digit - b'0'));
+    let [_, _, high, low] = number.to_be_bytes();
+    let address = if label[0].eq_ignore_ascii_case(&b'o') { [45, 60, high & 127, low] } else { [151, 101, high, low] };
+    out.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 1, 44, 0, 4]);
+    out.extend(address);
+    out
+}
+
+/// A question for `PREFIX NUMBER .bench.example.com`, type A, without EDNS.
+fn question(id: u16, prefix: &str, number: u32) -> Vec<u8> {
+    let mut out = [id.to_be_bytes(), [1, 0], [0, 1], [0, 0], [0, 0], [0, 0]].concat();
+    for label in [&format!("{prefix}{number}"), "bench", "example", "com"] {
+        out.push(u8::try_from(label.len()).expect("labels are short"));
+        out.extend(label.as_bytes());
+    }
+    out.extend([0, 0, 1, 0, 1]);
+    out
+}
+
+fn client(agent: &Agent) -> UdpSocket {
+    let router: IpAddr = agent.router4;
+    let socket = agent.netns.enter(|| UdpSocket::bind("0.0.0.0:0")).expect("an agent has sockets");
+    socket.connect(SocketAddr::new(router, 53)).expect("there is a route");
+    socket.set_read_timeout(Some(Duration::from_secs(3))).expect("a timeout is legal");
+    socket
+}
+
+/// One question at a time: from the upstream's reply to our answer, with and without something to lease.
+fn kernel_step(world: &World, upstream: &Upstream) {
+    let socket = client(&world.a);
+    let count = if quick() { 2000 } else { 10_000 };
+    let kinds = [("nothing to lease (allow.ips)", "o"), ("a new lease and class", "f")];
+    let mut times = [Vec::new(), Vec::new()];
+    let mut buffer = [0; 1024];
+    for number in 0..count {
+        for (place, (_, prefix)) in kinds.iter().enumerate() {
+            socket.send(&question(number as u16, prefix, number)).expect("a question can be sent");
+            let length = socket.recv(&mut buffer).expect("the gateway answers");
+            let now = epoch().elapsed().as_nanos() as u64;
+            assert!(buffer[3] & 15 == 0 && length > 40, "{prefix}{number} should have an address");
+            times[place].push(now.saturating_sub(upstream.sent.load(Ordering::Acquire)) as f64 / 1e3);
+        }
+    }
+    let mut table = Table::new(
+        &format!("From the upstream's reply to the agent's answer, {count} names each, in turn (µs)"),
+        &["answer", "p50", "p99"],
+    );
+    for ((name, _), times) in kinds.iter().zip(&times) {
+        let cells = [50.0, 99.0].map(|percent| format!("{:.0}", percentile(times, percent)));
+        let [p50, p99] = cells;
+        table.row([(*name).to_owned(), p50, p99]);
+    }
+    let difference = |percent| percentile(&times[1], percent) - percentile(&times[0], percent);
+    table.row(["the kernel step".to_owned(), format!("{:+.0}", difference(50.0)), format!("{:+.0}", difference(99.0))]);
+    table.print();
+}
+
+/// dnsmasq in the gateway's place, in a world of its own.
+struct Peer {
+    world: World,
+    process: Option<Child>,
+}
+
+impl Peer {
+    fn build() -> Self {
+        let world = World::build().expect("the first one was built");
+        Upstream::start(&world);
+        world
+            .gateway
+            .nft_load("table inet peer { set leased { type ipv4_addr; flags timeout; timeout 1h; size 1048576; }; }");
+        Self { world, process: None }
+    }
+
+    /// A new process with an empty cache for each round: its cache slows it down once it is full.
+    fn restart(&mut self) -> bool {
+        self.stop();
+        let flush = self.world.gateway.nft(&["flush", "set", "inet", "peer", "leased"]);
+        flush.must_succeed();
+        let mut command = self.world.gateway.netns.command("dnsmasq");
+        command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-hosts", "--no-resolv", "--user=root"]);
+        command.args(["--pid-file=", "--cache-size=100000", "--dns-forward-max=10000", "--local-service"]);
+        command.arg(format!("--server={}", UPSTREAM.replace(':', "#")));
+        command.arg("--nftset=/bench.example.com/4#inet#peer#leased");
+        let Ok(process) = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn() else { return false };
+        self.process = Some(process);
+        let socket = client(&self.world.a);
+        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout is legal");
+        let end = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < end {
+            let _ = socket.send(&question(1, "warm", 1));
+            if socket.recv(&mut [0; 1024]).is_ok() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Fresh names a second, each with its address in the kernel before the answer, one processor for the server.
+fn race(world: &World) {
+    let mut peer = Peer::build();
+    if !peer.restart() {
+        println!("\ndnsmasq does not run here (`packaging/setup bench` installs it): no comparison");
+        return;
+    }
+    let count = if quick() { 5000 } else { 10_000 };
+    let (mut ours, mut theirs, mut lost) = (Vec::new(), Vec::new(), [0, 0]);
+    for round in 0..u32::try_from(rounds()).expect("few rounds") {
+        let first = 100_000 + round * count;
+        for place in measure::order(round as usize, 2) {
+            let (agent, pid, results) = if place == 0 {
+                (&world.a, world.gateway.pid().expect("the daemon runs"), &mut ours)
+            } else {
+                assert!(peer.restart(), "dnsmasq ran before");
+                (&peer.world.a, peer.process.as_ref().expect("it has just started").id(), &mut theirs)
+            };
+            pin_process(pid, SERVER_CPU);
+            let (rate, missing) = fresh_names(agent, first, count);
+            results.push(rate);
+            lost[place] += missing;
+        }
+    }
+    let held = peer.world.gateway.nft(&["list", "set", "inet", "peer", "leased"]).stdout.matches("expires").count();
+    assert!(held > count as usize / 2, "dnsmasq should have put addresses into its set, there are {held}");
+    let mut table = Table::new(
+        &format!("Fresh names a second, {count} a round, {WINDOW} under way, one processor for the server"),
+        &["server", "answers/s", "spread", "unanswered", "ratio", "bar"],
+    );
+    let to_peer = ratio(&ours, &theirs);
+    for (name, results, lost, ratio, bar) in [
+        ("clawgress", &ours, lost[0], format!("{to_peer:.2}"), bar(to_peer >= 1.0, ">= 1.00")),
+        ("dnsmasq --nftset", &theirs, lost[1], "1.00".to_owned(), String::new()),
+    ] {
+        let middle = format!("{:.0}", median(results));
+        table.row([name.to_owned(), middle, spread(results, 0), lost.to_string(), ratio, bar]);
+    }
+    table.print();
+}
+
+/// A closed loop; gives answers a second and how many questions had none.
+fn fresh_names(agent: &Agent, first: u32, count: u32) -> (f64, usize) {
+    pin_this_thread(OTHER_CPU);
+    let socket = client(agent);
+    socket.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout is legal");
+    let ask = |number: u32| {
+        socket.send(&question((number - first) as u16, "f", number)).expect("a question can be sent");
+    };
+    let start = Instant::now();
+    let mut next = first;
+    while next < first + WINDOW as u32 {
+        ask(next);
+        next += 1;
+    }
+    let (mut answered, mut buffer) = (0, [0; 1024]);
+    while let Ok(length) = socket.recv(&mut buffer) {
+        assert!(buffer[3] & 15 == 0 && length > 40, "a fresh name should have an address");
+        answered += 1;
+        if next < first + count {
+            ask(next);
+            next += 1;
+        } else if answered == count {
+            break;
+        }
+    }
+    let lost = count - answered;
+    let waited = if lost > 0 { Duration::from_millis(500) } else { Duration::ZERO };
+    (f64::from(answered) / (start.elapsed() - waited).as_secs_f64(), lost as usize)
+}
+
+/// A flood of allowed names that the upstream never answers, from one agent; another asks for blocked ones.
+fn silence(world: &World, upstream: &Upstream) {
+    let pid = world.gateway.pid().expect("the daemon runs");
+    let quiet = refusals(world, 200);
+    let (before, _) = memory(pid);
+    upstream.silent.store(true, Ordering::Relaxed);
+    let socket = client(&world.a);
+    let (times, most) = std::thread::scope(|scope| {
+        let flood = scope.spawn(move || {
+            let start = Instant::now();
+            let mut sent = 0;
+            while start.elapsed() < FLOOD_TIME {
+                let due = (start.elapsed().as_secs_f64() * f64::from(FLOOD)) as u32;
+                while sent < due {
+                    let _ = socket.send(&question(sent as u16, "s", sent));
+                    sent += 1;
+                }
+                // Answers are not read: an agent that floods does not read them either.
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        let (mut times, mut most) = (Vec::new(), 0_f64);
+        while !flood.is_finished() {
+            times.extend(refusals(world, 20));
+            most = most.max(memory(pid).0);
+        }
+        (times, most)
+    });
+    std::thread::sleep(Duration::from_secs(3));
+    upstream.silent.store(false, Ordering::Relaxed);
+    let mut table = Table::new(
+        &format!("Silent upstream, {FLOOD} questions a second for {} s", FLOOD_TIME.as_secs()),
+        &["what", "before", "meanwhile"],
+    );
+    for percent in [50.0, 99.0, 100.0] {
+        let cell = |times: &[f64]| format!("{:.2} ms", percentile(times, percent));
+        table.row([format!("a blocked name is refused, p{percent:.0}"), cell(&quiet), cell(&times)]);
+    }
+    table.row(["blocked names asked".to_owned(), quiet.len().to_string(), times.len().to_string()]);
+    table.row(["resident memory, MB".to_owned(), format!("{before:.1}"), format!("{most:.1}")]);
+    table.print();
+}
+
+/// So many questions of agent b for names that are blocked; how long each refusal took, milliseconds.
+fn refusals(world: &World, count: u16) -> Vec<f64> {
+    let socket = client(&world.b);
+    let mut asked: HashMap<u16, Instant> = HashMap::new();
+    let mut times = Vec::new();
+    for id in 0..count {
+        let mut wire = question(id, "blocked", u32::from(id));
+        // Another domain of the same length.
+        let place = wire.windows(5).position(|part| part == b"bench").expect("the question has it");
+        wire[place..place + 5].copy_from_slice(b"wrong");
+        asked.insert(id, Instant::now());
+        socket.send(&wire).expect("a question can be sent");
+        let mut buffer = [0; 1024];
+        socket.recv(&mut buffer).expect("a blocked name is refused, whatever the upstream does");
+        assert_eq!(buffer[3] & 15, 3, "a blocked name does not exist");
+        let id = u16::from_be_bytes([buffer[0], buffer[1]]);
+        times.extend(asked.remove(&id).map(|start| ms(start.elapsed())));
+    }
+    times
+}
