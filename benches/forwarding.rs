@@ -58,11 +58,14 @@ fn main() {
             results[index][2].push(gigabits_per_second(way));
         }
     }
-    let columns = ["way", "pps", "spread", "to plain", "to ct", "bar"];
-    for (kind, title) in
-        ["UDP, 64 octets, one flow", "UDP, 64 octets, 1000 flows in turn", "TCP, one stream, Gbit/s (for information)"]
-            .into_iter()
-            .enumerate()
+    let columns = ["way", "rate", "spread", "to plain", "to ct", "bar"];
+    for (kind, title) in [
+        "UDP, 64 octets, one flow, packets/s",
+        "UDP, 64 octets, 1000 flows in turn, packets/s",
+        "TCP, one stream, Gbit/s (for information)",
+    ]
+    .into_iter()
+    .enumerate()
     {
         let mut table = Table::new(title, &columns);
         for (index, way) in ways.iter().enumerate() {

@@ -9,7 +9,6 @@ mod measure;
 #[path = "../tests/lab/world/mod.rs"]
 mod world;
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -18,7 +17,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use measure::{Table, bar, median, memory, ms, percentile, pin_process, pin_this_thread, quick, ratio, rounds, spread};
+use measure::{
+    Table, bar, first_in_line, first_in_line_process, median, memory, ms, percentile, pin_process, pin_this_thread,
+    quick, ratio, rounds, spread,
+};
 use world::{Agent, World};
 
 /// Where the fast upstream listens, in the internet.
@@ -38,6 +40,8 @@ fn main() {
     configure(&world);
     world.gateway.enforce(json!({ "version": 1, "scope": { "interfaces": ["lan1", "lan2"] },
         "allow": { "domains": ["*.bench.example.com"], "ips": ["45.60.0.0/17"] } }));
+    first_in_line();
+    first_in_line_process(world.gateway.pid().expect("the daemon runs"));
     kernel_step(&world, &upstream);
     race(&world);
     silence(&world, &upstream);
@@ -76,6 +80,7 @@ impl Upstream {
 
     fn serve(&self, socket: &UdpSocket) {
         pin_this_thread(OTHER_CPU);
+        first_in_line();
         let mut packet = [0; 1024];
         while let Ok((length, from)) = socket.recv_from(&mut packet) {
             if self.silent.load(Ordering::Relaxed) {
@@ -234,6 +239,7 @@ fn race(world: &World) {
                 (&peer.world.a, peer.process.as_ref().expect("it has just started").id(), &mut theirs)
             };
             pin_process(pid, SERVER_CPU);
+            first_in_line_process(pid);
             let (rate, missing) = fresh_names(agent, first, count);
             results.push(rate);
             lost[place] += missing;
@@ -332,20 +338,18 @@ fn silence(world: &World, upstream: &Upstream) {
 /// So many questions of agent b for names that are blocked; how long each refusal took, milliseconds.
 fn refusals(world: &World, count: u16) -> Vec<f64> {
     let socket = client(&world.b);
-    let mut asked: HashMap<u16, Instant> = HashMap::new();
     let mut times = Vec::new();
     for id in 0..count {
         let mut wire = question(id, "blocked", u32::from(id));
         // Another domain of the same length.
         let place = wire.windows(5).position(|part| part == b"bench").expect("the question has it");
         wire[place..place + 5].copy_from_slice(b"wrong");
-        asked.insert(id, Instant::now());
+        let start = Instant::now();
         socket.send(&wire).expect("a question can be sent");
         let mut buffer = [0; 1024];
         socket.recv(&mut buffer).expect("a blocked name is refused, whatever the upstream does");
         assert_eq!(buffer[3] & 15, 3, "a blocked name does not exist");
-        let id = u16::from_be_bytes([buffer[0], buffer[1]]);
-        times.extend(asked.remove(&id).map(|start| ms(start.elapsed())));
+        times.push(ms(start.elapsed()));
     }
     times
 }

@@ -81,8 +81,17 @@ fn pin(task: Pid, cpu: usize) {
 /// Lets this thread, and those it starts, run before every ordinary one: other programs' load disturbs less. Best
 /// effort.
 pub fn first_in_line() {
-    let thread = nix::unistd::gettid().to_string();
-    let _ = std::process::Command::new("chrt").args(["--fifo", "--pid", "1", &thread]).stdout(Stdio::null()).status();
+    schedule(&["--fifo", "--pid", "1", &nix::unistd::gettid().to_string()]);
+}
+
+/// [`first_in_line`] for every thread of another process.
+pub fn first_in_line_process(pid: u32) {
+    schedule(&["--all-tasks", "--fifo", "--pid", "1", &pid.to_string()]);
+}
+
+fn schedule(arguments: &[&str]) {
+    let mut command = std::process::Command::new("chrt");
+    let _ = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
 }
 
 /// Resident memory of a process, now and at its highest, MB (10^6 octets).
