@@ -52,14 +52,18 @@ fn forward(build: &mut Build<'_>) {
     let (sent, answered) = (Cond::State(States::NEW.or(States::ESTABLISHED)), Cond::State(States::ESTABLISHED));
     let (original, reply) = (Cond::Direction(Direction::Original), Cond::Direction(Direction::Reply));
     let alive = |map: &str| vec![Action::Vmap(Field::CtMark, map.into())];
-    let tcp = Cond::Proto(proto::TCP);
-    build.rule(names::KNOWN, vec![sent.clone(), original.clone(), tcp], alive(names::UP), "class is alive");
-    build.rule(names::KNOWN, vec![answered, reply], alive(names::DOWN), "class is alive");
-    // Nothing but addresses and ports ties a datagram to its flow, so anybody who knows them could speak in it. TCP has
-    // sequence numbers, and is spared the route look-up.
-    let ours = vec![Cond::Mark(Op::Ge, CLASS_BASE), original.clone(), Cond::NoReversePath];
-    build.rule(names::KNOWN, ours, spoofed(), "spoofed source in a flow");
+    // Nothing but addresses and ports ties a datagram to its flow, so an agent on another interface who knows them could
+    // speak in it. TCP has sequence numbers, and is spared the route look-up; so is everybody where agents have one
+    // interface only, because the look-up is the dearest step that a small packet meets (docs/decisions/0004).
+    let neighbours = build.situation.guarded.len() > 1;
+    if neighbours {
+        let tcp = vec![sent.clone(), original.clone(), Cond::Proto(proto::TCP)];
+        build.rule(names::KNOWN, tcp, alive(names::UP), "class is alive");
+        let ours = vec![Cond::Mark(Op::Ge, CLASS_BASE), original.clone(), Cond::NoReversePath];
+        build.rule(names::KNOWN, ours, spoofed(), "spoofed source in a flow");
+    }
     build.rule(names::KNOWN, vec![sent, original], alive(names::UP), "class is alive");
+    build.rule(names::KNOWN, vec![answered, reply], alive(names::DOWN), "class is alive");
     for icmp in [proto::ICMP, proto::ICMPV6] {
         for (direction, map) in [(Direction::Original, names::UP), (Direction::Reply, names::DOWN)] {
             build.rule(
@@ -288,11 +292,12 @@ fn input(build: &mut Build<'_>) {
 
 /// Where another table says `notrack`, a tracking template attached earlier keeps tracking on for the scope.
 fn tracking(build: &mut Build<'_>) {
-    build.chain(names::TRACK_IN, filter(Hook::Prerouting, BEFORE_RAW));
-    build.chain(names::TRACK_OUT, filter(Hook::Output, BEFORE_RAW));
+    // Even an empty chain costs each packet its hook.
     if !build.situation.keep_tracking {
         return;
     }
+    build.chain(names::TRACK_IN, filter(Hook::Prerouting, BEFORE_RAW));
+    build.chain(names::TRACK_OUT, filter(Hook::Output, BEFORE_RAW));
     for side in [Side::Sender, Side::ReceiverBeforeRouting] {
         for conds in scope::conditions(build, side) {
             build.rule(names::TRACK_IN, conds, vec![Action::KeepTracking], "in scope");
