@@ -97,7 +97,6 @@ fn an_answer_outlives_the_network_that_covered_its_address() {
 }
 
 #[test]
-#[ignore = "waits for a lease to end, more than a minute"]
 fn a_lease_ends_and_open_flows_do_not() {
     let mut world = world!();
     world.internet.upstream.host_for("api.example.com", &[SITE], 1);
