@@ -27,7 +27,7 @@ fn a_table_reads_well() {
     let element = Value {
         data: Data::Verdict(Verdict::Goto(ident("capped"))),
         timeout_ms: Some(3_661_001),
-        comment: Some("builder pypi.org".into()),
+        comment: Some("builder site.org".into()),
     };
     let set = Set { spec, elements: [(Key::Mark(0x8000_0001), element)].into_iter().collect() };
     let rule = Rule {
@@ -54,7 +54,7 @@ table inet clawgress {
 \t\tsize 1024
 \t\tflags timeout
 \t\tcounter
-\t\telements = { 0x80000001 timeout 1h1m1s1ms comment \"builder pypi.org\" : goto capped }
+\t\telements = { 0x80000001 timeout 1h1m1s1ms comment \"builder site.org\" : goto capped }
 \t}
 
 \tchain capped {
