@@ -54,3 +54,55 @@ fn set_line(set: &str, policy: &Policy, hosts: &BTreeMap<HostName, HostId>) -> O
 fn pointer<T>(list: Option<&List<T>>) -> Option<String> {
     list.map(|list| list.path.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::ir::{Data, Key, KeyType, Rule, SetSpec, Value};
+    use crate::plan::table::names::{self, Owner};
+    use crate::policy::parse;
+
+    #[test]
+    fn every_operation_of_a_list_names_its_line() {
+        let policy = parse(
+            r#"{"version": 1, "scope": {"sources": ["192.168.0.0/16"]},
+                "allow": {"ips": ["192.0.2.0/24"], "ports": [443]}, "deny": {"ips": ["192.0.2.7"]},
+                "hosts": {"agent-1": {"sources": ["192.168.1.1"], "allow": {"ips": ["198.51.100.0/24"]},
+                    "deny": {"ips": ["198.51.100.1"]}}}}"#,
+        )
+        .unwrap();
+        let id = HostId(7);
+        let hosts = policy.hosts.keys().map(|name| (name.clone(), id)).collect();
+        let line = |op: Op| policy_line(&op, &policy, &hosts);
+        let v4 = crate::plan::ir::Family::V4;
+        let element = vec![(Key::Mark(1), Value::plain(Data::None))];
+        for (set, path) in [
+            (names::ports(Owner::Global), Some("/allow/ports")),
+            (names::addresses("allow", v4, true, Owner::Global), Some("/allow/ips")),
+            (names::addresses("deny", v4, false, Owner::Global), Some("/deny/ips")),
+            (names::addresses("allow", v4, true, Owner::Host(id)), Some("/hosts/agent-1/allow/ips")),
+            (names::addresses("deny", v4, false, Owner::Host(id)), Some("/hosts/agent-1/deny/ips")),
+            (
+                format!("{}.0badcafe", names::addresses("allow", v4, true, Owner::Host(id))).into(),
+                Some("/hosts/agent-1/allow/ips"),
+            ),
+            ("host4.0badcafe".into(), Some("/hosts")),
+            ("scope6.0badcafe".into(), Some("/scope/sources")),
+            ("dst4".into(), None),
+        ] {
+            assert_eq!(line(Op::AddElements(set.clone(), element.clone())).as_deref(), path, "{set}");
+        }
+        let spec = SetSpec {
+            key: KeyType::Port,
+            data: crate::plan::ir::DataType::None,
+            interval: false,
+            timeout: false,
+            counter: false,
+            size: None,
+        };
+        assert_eq!(line(Op::AddSet("ports_global".into(), spec)).as_deref(), Some("/allow/ports"));
+        let rule = |comment: &str| Rule { conds: Vec::new(), actions: Vec::new(), comment: comment.into() };
+        assert_eq!(line(Op::AddRule("view4_h7".into(), rule("/deny/ips"))).as_deref(), Some("/deny/ips"));
+        assert_eq!(line(Op::AddRule("view4_h7".into(), rule("echo"))), None);
+    }
+}
