@@ -3,7 +3,7 @@
 //! For people, for the rescue path without the daemon, and as the second opinion about the netlink encoder: a table
 //! sent by netlink and its text loaded by `nft` list identically (`tests/nft_encoder.rs`).
 //!
-//! nft 1.0.6 reads `ct original proto-dst` only behind a `meta l4proto` in the same rule.
+//! nft finds the names of protocols in `/etc/protocols` (Debian: package netbase). nft 1.0.6 reads `ct original proto-dst` only behind a `meta l4proto` in the same rule.
 
 use std::fmt::Write;
 use std::net::IpAddr;
