@@ -8,21 +8,12 @@ use clawgress::core::classes::{Classes, MAX_CLASSES_PER_HOST};
 use clawgress::core::lease::{LeaseError, LeaseRequest};
 use clawgress::core::state::{MAX_LEASES_PER_HOST, MAX_NAMES, State, World};
 use clawgress::plan::ids::HostId;
-use clawgress::plan::situation::DnsDoor;
 use clawgress::policy::name::Name;
 use clawgress::policy::parse;
 use serde_json::json;
 
 fn world() -> World {
-    World {
-        dns4: DnsDoor::Redirect(53),
-        dns6: DnsDoor::Redirect(53),
-        dns_ports: BTreeSet::from([53]),
-        guarded: BTreeSet::new(),
-        keep_tracking: false,
-        own: BTreeSet::new(),
-        zone: chrono_tz::Tz::UTC,
-    }
+    World::listening(53)
 }
 
 /// A state in which hosts `a` and `b` may have every name below example.com.

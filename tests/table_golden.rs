@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use clawgress::core::classes::Classes;
 use clawgress::core::state::{State, World};
 use clawgress::plan::rpz;
-use clawgress::plan::situation::DnsDoor;
 use clawgress::plan::text;
 use clawgress::policy::parse;
 
@@ -22,15 +21,7 @@ fn cases() -> Vec<PathBuf> {
 
 /// A gateway whose agents are behind `lan1`, with nothing odd about it.
 fn world() -> World {
-    World {
-        dns4: DnsDoor::Redirect(53),
-        dns6: DnsDoor::Redirect(53),
-        dns_ports: BTreeSet::from([53]),
-        guarded: BTreeSet::from(["lan1".to_owned()]),
-        keep_tracking: false,
-        own: BTreeSet::new(),
-        zone: chrono_tz::Tz::UTC,
-    }
+    World { guarded: BTreeSet::from(["lan1".to_owned()]), ..World::listening(53) }
 }
 
 #[test]

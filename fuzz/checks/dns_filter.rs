@@ -9,7 +9,6 @@ use clawgress::core::state::{State, World};
 use clawgress::dns::filter::{Asked, Outcome, filter};
 use clawgress::dns::trial;
 use clawgress::plan::ids::HostId;
-use clawgress::plan::situation::DnsDoor;
 use clawgress::plan::snapshot::{AddressVerdict, Snapshot};
 use clawgress::policy::decision::Verdict;
 use clawgress::policy::name::Name;
@@ -50,15 +49,7 @@ fn bench() -> &'static Bench {
     BENCH.get_or_init(|| {
         let policy = parse(POLICY).expect("a policy");
         let mut state = State::new(Classes::first_of_table(0));
-        let world = World {
-            dns4: DnsDoor::Redirect(53),
-            dns6: DnsDoor::Redirect(53),
-            dns_ports: [53].into(),
-            guarded: [].into(),
-            keep_tracking: false,
-            own: ["45.60.255.1".parse().expect("an address")].into(),
-            zone: chrono_tz::Tz::UTC,
-        };
+        let world = World { own: ["45.60.255.1".parse().expect("an address")].into(), ..World::listening(53) };
         let pending = state.enforce(&policy, &world, 1, 0);
         let snapshot = pending.snapshot.clone();
         state.enforced(pending);

@@ -8,7 +8,6 @@ use std::sync::{Arc, OnceLock};
 use clawgress::core::classes::Classes;
 use clawgress::core::state::{State, World};
 use clawgress::dns::trial::{Taken, Trial};
-use clawgress::plan::situation::DnsDoor;
 use clawgress::plan::snapshot::Snapshot;
 use clawgress::policy::decision::Verdict;
 use clawgress::policy::model::Policy;
@@ -34,15 +33,7 @@ fn bench() -> &'static Bench {
     static BENCH: OnceLock<Bench> = OnceLock::new();
     BENCH.get_or_init(|| {
         let policy = parse(POLICY).expect("a policy");
-        let world = World {
-            dns4: DnsDoor::Redirect(53),
-            dns6: DnsDoor::Redirect(53),
-            dns_ports: [53].into(),
-            guarded: [].into(),
-            keep_tracking: false,
-            own: [].into(),
-            zone: chrono_tz::Tz::UTC,
-        };
+        let world = World::listening(53);
         let snapshot = State::new(Classes::first_of_table(0)).enforce(&policy, &world, 1, 0).snapshot;
         Bench { policy, trial: Trial::new(Arc::clone(&snapshot)).expect("an upstream") }
     })

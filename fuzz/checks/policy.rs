@@ -12,7 +12,6 @@ use clawgress::plan::ir::{Direction, Hook, States, proto};
 use clawgress::plan::ops::{Delta, Table};
 use clawgress::plan::rpz;
 use clawgress::plan::simulate::{Ending, Packet, Tracked, Tuple, run};
-use clawgress::plan::situation::DnsDoor;
 use clawgress::plan::snapshot::Snapshot;
 use clawgress::plan::text;
 use clawgress::policy::decision::Verdict;
@@ -54,15 +53,7 @@ pub fn check(data: &[u8]) {
 }
 
 fn world() -> World {
-    World {
-        dns4: DnsDoor::Redirect(53),
-        dns6: DnsDoor::Redirect(53),
-        dns_ports: BTreeSet::from([53]),
-        guarded: BTreeSet::from(["lan1".to_owned()]),
-        keep_tracking: true,
-        own: BTreeSet::new(),
-        zone: chrono_tz::Tz::UTC,
-    }
+    World { guarded: BTreeSet::from(["lan1".to_owned()]), keep_tracking: true, ..World::listening(53) }
 }
 
 fn commit(kernel: &mut Table, delta: &Delta) {

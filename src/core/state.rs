@@ -51,6 +51,21 @@ pub struct World {
     pub zone: Tz,
 }
 
+impl World {
+    /// A machine of which nothing is known but that its DNS listens on `port` at every address; its clock shows UTC.
+    pub fn listening(port: u16) -> Self {
+        Self {
+            dns4: DnsDoor::Redirect(port),
+            dns6: DnsDoor::Redirect(port),
+            dns_ports: BTreeSet::from([port]),
+            guarded: BTreeSet::new(),
+            keep_tracking: false,
+            own: BTreeSet::new(),
+            zone: Tz::UTC,
+        }
+    }
+}
+
 /// One address of one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Lease {
@@ -287,11 +302,6 @@ impl State {
             // No door ends at the beginning of time, so each one that ends at all is written anew.
             door.until = door.until.map(|_| DateTime::UNIX_EPOCH);
         }
-    }
-
-    /// The policy in force, compiled.
-    pub fn snapshot(&self) -> Option<&Arc<Snapshot>> {
-        self.snapshot.as_ref()
     }
 
     /// The name of a host by its number; `None` also for [`HostId::NOBODY`].

@@ -18,7 +18,6 @@ use clawgress::plan::ids::HostId;
 use clawgress::plan::ir::{Direction, Hook, Key, States, proto};
 use clawgress::plan::ops::{Delta, Table};
 use clawgress::plan::simulate::{Ending, Packet, Tracked, Tuple, run};
-use clawgress::plan::situation::DnsDoor;
 use clawgress::plan::snapshot::{AddressVerdict, Snapshot};
 use clawgress::policy::decision::{Reason, Verdict};
 use clawgress::policy::model::Policy;
@@ -31,15 +30,7 @@ use random::Random;
 const TRIPLES: usize = 10_000;
 
 fn world() -> World {
-    World {
-        dns4: DnsDoor::Redirect(53),
-        dns6: DnsDoor::Redirect(53),
-        dns_ports: BTreeSet::from([53]),
-        guarded: BTreeSet::new(),
-        keep_tracking: false,
-        own: BTreeSet::new(),
-        zone: chrono_tz::Tz::UTC,
-    }
+    World::listening(53)
 }
 
 /// The transactions of a change, one after the other.
@@ -71,6 +62,17 @@ impl Gateway {
         let snapshot = pending.snapshot.clone();
         state.enforced(pending);
         Self { state, kernel, snapshot, policy, now: 0, start, told: Vec::new() }
+    }
+
+    /// One under a random policy, of which agents have asked twenty things.
+    fn busy(random: &mut Random) -> Self {
+        let mut gateway = Self::new(random.policy(), random.start());
+        for _ in 0..20 {
+            let (source, name) = (random.source(), random.name());
+            let addresses = [random.destination(source)];
+            gateway.ask(source, &name, &addresses, 300);
+        }
+        gateway
     }
 
     fn now(&self) -> Now {
@@ -388,12 +390,7 @@ fn without_timeouts(table: &Table) -> Table {
 fn a_restart_takes_everything_over() {
     for seed in 0..200 {
         let mut random = Random::new(seed);
-        let mut gateway = Gateway::new(random.policy(), random.start());
-        for _ in 0..20 {
-            let (source, name) = (random.source(), random.name());
-            let addresses = [random.destination(source)];
-            gateway.ask(source, &name, &addresses, 300);
-        }
+        let mut gateway = Gateway::busy(&mut random);
         gateway.now += 1000;
         let before = gateway.state.expected(gateway.now());
         let mut state = State::adopt(&before, Some((&gateway.policy, &world())), 0, gateway.now());
@@ -408,12 +405,7 @@ fn a_restart_takes_everything_over() {
 fn a_repair_restores_what_somebody_took_away() {
     for seed in 0..200 {
         let mut random = Random::new(seed);
-        let mut gateway = Gateway::new(random.policy(), random.start());
-        for _ in 0..20 {
-            let (source, name) = (random.source(), random.name());
-            let addresses = [random.destination(source)];
-            gateway.ask(source, &name, &addresses, 300);
-        }
+        let gateway = Gateway::busy(&mut random);
         let expected = gateway.state.expected(gateway.now());
         let mut broken = expected.clone();
         for set in broken.sets.values_mut() {

@@ -8,7 +8,6 @@ use clawgress::core::state::{State, World};
 use clawgress::nft::{Kernel, Options};
 use clawgress::plan::ir::{Action, Cond, Data, Key, Set, Value};
 use clawgress::plan::ops::{Op, Table, diff};
-use clawgress::plan::situation::DnsDoor;
 use clawgress::policy::parse;
 use hickory_proto::op::{Edns, Message, OpCode, Query};
 use hickory_proto::rr::rdata::svcb::{
@@ -130,15 +129,7 @@ fn answers() {
 }
 
 fn dumps() {
-    let world = World {
-        dns4: DnsDoor::Redirect(53),
-        dns6: DnsDoor::Redirect(53),
-        dns_ports: [53].into(),
-        guarded: ["lan1".to_owned()].into(),
-        keep_tracking: false,
-        own: [].into(),
-        zone: chrono_tz::Tz::UTC,
-    };
+    let world = World { guarded: ["lan1".to_owned()].into(), ..World::listening(53) };
     let policy = r#"{ "version": 1, "scope": { "sources": ["192.168.10.0/24", "fd00:10::/64"] },
         "allow": { "ips": ["93.184.216.0/24", "2606:4700::1"] }, "deny": { "ips": ["0.0.0.0/8", "255.255.255.0/24"] },
         "hosts": { "a": { "sources": ["192.168.10.10"] } } }"#;
