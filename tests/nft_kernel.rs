@@ -427,8 +427,11 @@ fn a_comment_of_any_length_allowed_fits() {
     let elements = BTreeMap::from([range("10.0.0.0", "10.255.255.255"), range("11.0.0.0", "255.255.255.255")]);
     let set = Set { spec, elements: elements.clone().into() };
     let chain = Chain { base: None, rules: vec![nft_tables::rule(Vec::new(), vec![Action::Verdict(Verdict::Drop)])] };
-    let table =
-        Table { sets: BTreeMap::from([(ident("r"), set.clone())]), chains: BTreeMap::from([(ident("c"), chain)]) };
+    let table = Table {
+        sets: BTreeMap::from([(ident("r"), set.clone())]),
+        chains: BTreeMap::from([(ident("c"), chain)]),
+        ..Table::default()
+    };
     kernel.commit(&diff(&Table::default(), &table).into_ops()).unwrap();
     let found = kernel.elements("r").unwrap().expect("a set");
     let found: BTreeMap<Key, Value> = found.into_iter().map(|(key, element)| (key, element.value)).collect();
@@ -461,6 +464,7 @@ fn counters_are_read_and_leave_fingerprints_alone() {
     let table = Table {
         sets: BTreeMap::from([(ident("up"), set)]),
         chains: BTreeMap::from([(ident("out"), Chain { base: Some(base), rules: vec![rule] })]),
+        ..Table::default()
     };
     kernel.commit(&from_nothing(&table)).unwrap();
     let before = held(&mut kernel);

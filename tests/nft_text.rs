@@ -46,6 +46,7 @@ fn a_table_reads_well() {
             (ident("capped"), Chain { base: None, rules: Vec::new() }),
             (ident("pass"), Chain { base: Some(base), rules: vec![rule] }),
         ]),
+        ..Table::default()
     };
     let expected = "\
 table inet clawgress {

@@ -1,7 +1,7 @@
 //! What the kernel was read to hold, as a table that can be compared with what it should hold.
 
-use crate::nft::{Held, HeldRule, HeldSet};
-use crate::plan::ir::{Chain, Ident, Rule, Set, SetSpec, Value};
+use crate::nft::{Held, HeldObject, HeldRule, HeldSet};
+use crate::plan::ir::{Chain, Ident, Object, Rule, Set, SetSpec, Value};
 use crate::plan::ops::Table;
 use crate::plan::table::names;
 use crate::plan::text::render as render_table;
@@ -65,7 +65,16 @@ pub fn table(held: &Held) -> Table {
             .collect();
         Some((name.clone(), Set { spec: set.spec?, elements }))
     });
-    Table { chains: chains.collect(), sets: sets.collect() }
+    let objects = held.objects.iter().filter_map(|(name, object)| Some((name.clone(), read_object(object)?)));
+    Table { chains: chains.collect(), sets: sets.collect(), objects: objects.collect() }
+}
+
+fn read_object(object: &HeldObject) -> Option<Object> {
+    match *object {
+        HeldObject::Quota { limit, used } => Some(Object::Quota { limit, used: used.min(limit) }),
+        HeldObject::Counter { packets, bytes } => Some(Object::Counter { packets, bytes }),
+        HeldObject::Strange => None,
+    }
 }
 
 /// The text of what the kernel holds. A chain whose rules are not, by number and comment, the ones that we wrote is

@@ -71,6 +71,9 @@ pub fn table(gate: Handle) {
                 return;
             }
             while let Ok(event) = watch.wait() {
+                if matches!(event, Event::UsedUp(_)) {
+                    continue;
+                }
                 std::thread::sleep(SETTLE);
                 while matches!(watch.try_next(), Ok(Some(_))) {}
                 if !repair(&runtime, &gate, Some(&event)) {
@@ -96,7 +99,9 @@ fn repair(runtime: &tokio::runtime::Handle, gate: &Handle, event: Option<&Event>
                 Some(Event::Deleted(who)) => {
                     warn!("{} (process {}) removed the table; it was restored", who.name, who.pid);
                 }
-                Some(Event::Lost) | None => warn!("the table was not as it should be; it was restored"),
+                Some(Event::Lost | Event::UsedUp(_)) | None => {
+                    warn!("the table was not as it should be; it was restored")
+                }
             }
             true
         }

@@ -7,6 +7,7 @@ use super::error::{KernelError, describe};
 use super::exprs;
 use super::library::Library;
 use super::message::{CREATE, INET, Writer};
+use super::objects;
 use super::pieces::c_text;
 use super::uapi::{self, chain, msg, set, table};
 use crate::plan::ir::{Key, Rule, TABLE, Value};
@@ -116,6 +117,9 @@ impl Encoder<'_> {
             Op::DelChain(name) => self.named(msg::DEL_CHAIN, Some((chain::NAME, checked(name)?))),
             Op::FlushChain(name) => self.named(msg::DEL_RULE, Some((uapi::rule::CHAIN, checked(name)?))),
             Op::AddRule(chain, rule) => self.rule(chain, rule)?,
+            Op::AddObject(name, object) => objects::add(&mut self.writer, checked(name)?, object),
+            Op::SetQuota(name, limit) => objects::set_quota(&mut self.writer, checked(name)?, *limit),
+            Op::DelObject(name, kind) => objects::remove(&mut self.writer, checked(name)?, *kind),
             Op::AddSet(name, spec) => {
                 // Rules name sets by name, so the number only has to differ within the batch.
                 let id = index as u32 + 1;

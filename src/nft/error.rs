@@ -2,7 +2,7 @@
 
 use nix::errno::Errno;
 
-use crate::plan::ir::TABLE;
+use crate::plan::ir::{ObjectKind, TABLE};
 use crate::plan::ops::Op;
 
 /// What a daemon can do about an error.
@@ -109,6 +109,12 @@ pub(super) fn describe(op: &Op) -> String {
         Op::DelChain(name) => format!("remove chain {name}"),
         Op::FlushChain(name) => format!("empty chain {name}"),
         Op::AddRule(chain, rule) => format!("add rule \"{}\" to chain {chain}", crate::plan::text::render_rule(rule)),
+        Op::AddObject(name, object) => match object.kind() {
+            ObjectKind::Quota => format!("add quota {name}"),
+            ObjectKind::Counter => format!("add counter {name}"),
+        },
+        Op::SetQuota(name, limit) => format!("set quota {name} to {limit} bytes"),
+        Op::DelObject(name, _) => format!("remove object {name}"),
         Op::AddSet(name, _) => format!("add set {name}"),
         Op::DelSet(name) => format!("remove set {name}"),
         Op::FlushSet(name) => format!("empty set {name}"),

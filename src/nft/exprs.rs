@@ -5,7 +5,8 @@ use nftnl::nftnl_sys as sys;
 use super::library::{Expr, Field as Value};
 use super::pieces::{
     ADMIN_PROHIBITED, BEHIND_MARK, Build, FIB_DESTINATION, FIB_INPUT, FIB_INTERFACE, FIB_NAME, FIB_PRESENT, FIB_SOURCE,
-    FIB_TYPE, FIRST, LOCAL, NAT_PORT, REJECT_ICMPX, REJECT_RESET, VERDICT, direction_number, interface,
+    FIB_TYPE, FIRST, LOCAL, NAT_PORT, OBJECT_COUNTER, OBJECT_QUOTA, REJECT_ICMPX, REJECT_RESET, VERDICT,
+    direction_number, interface,
 };
 use crate::plan::ir::{Action, Cond, Field, Lookup, Rule};
 
@@ -80,6 +81,13 @@ impl Build {
                 self.fib(FIB_NAME, FIB_DESTINATION);
                 self.compare(libc::NFT_CMP_EQ, &interface(name)?);
             }
+            Cond::Longer(octets) => {
+                self.meta(libc::NFT_META_LEN);
+                self.to_network_order();
+                self.compare(libc::NFT_CMP_GT, &octets.to_be_bytes());
+            }
+            Cond::OverQuota(name) => self.object(OBJECT_QUOTA, name)?,
+            Cond::OverRate { rate, burst } => self.over_rate(*rate, *burst),
         }
         Ok(())
     }
@@ -87,6 +95,7 @@ impl Build {
     fn action(&mut self, action: &Action) -> Result<(), String> {
         match action {
             Action::Counter => self.push(c"counter", Vec::new()),
+            Action::CountIn(name) => self.object(OBJECT_COUNTER, name)?,
             Action::SetMark(mark) => {
                 self.immediate(FIRST, &mark.to_ne_bytes());
                 self.ct_set(libc::NFT_CT_MARK);

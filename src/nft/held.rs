@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::elements::{TYPE_IPV4, TYPE_IPV6, TYPE_MARK, TYPE_MARK_IPV4, TYPE_MARK_IPV6, TYPE_PORT};
 use super::message::{Attrs, INET, Message, Messages};
+use super::objects::{self, HeldObject};
 use super::uapi::{LIST_ELEM, chain, counter, data, element, list, msg, rule, set, table, udata, verdict};
 use crate::plan::ir::{
     Base, ChainType, Data, DataType, Family, Hook, Ident, Key, KeyType, SetSpec, TABLE, Value, Verdict,
@@ -22,6 +23,8 @@ pub struct Held {
     pub chains: BTreeMap<Ident, HeldChain>,
     /// Sets and maps by name.
     pub sets: BTreeMap<Ident, HeldSet>,
+    /// Quotas and counters by name.
+    pub objects: BTreeMap<Ident, HeldObject>,
 }
 
 /// A chain.
@@ -114,6 +117,11 @@ impl Reader {
             Some(msg::NEW_RULE) => self.rule(attrs),
             Some(msg::NEW_SET) => self.set(attrs),
             Some(msg::NEW_ELEMENTS) => self.elements(attrs),
+            Some(msg::NEW_OBJECT) => {
+                if let (Some(held), Some((name, object))) = (&mut self.held, objects::read(attrs)) {
+                    held.objects.insert(name.into(), object);
+                }
+            }
             _ => {}
         }
     }

@@ -20,6 +20,7 @@ pub(super) struct Expr {
 pub(super) enum Field {
     U8(u8),
     U32(u32),
+    U64(u64),
     Octets(Vec<u8>),
     Text(CString),
 }
@@ -39,6 +40,7 @@ impl Expression for Expr {
                 match value {
                     Field::U8(value) => sys::nftnl_expr_set_u8(expr.as_ptr(), number, *value),
                     Field::U32(value) => sys::nftnl_expr_set_u32(expr.as_ptr(), number, *value),
+                    Field::U64(value) => sys::nftnl_expr_set_u64(expr.as_ptr(), number, *value),
                     Field::Octets(value) => {
                         sys::nftnl_expr_set(expr.as_ptr(), number, value.as_ptr().cast(), value.len() as u32);
                     }

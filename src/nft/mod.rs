@@ -10,6 +10,7 @@ mod foreign;
 mod held;
 mod library;
 mod message;
+mod objects;
 mod pieces;
 mod read;
 mod socket;
@@ -21,6 +22,7 @@ use nix::errno::Errno;
 pub use self::error::{ErrorKind, KernelError};
 pub use self::foreign::Flowtable;
 pub use self::held::{Held, HeldChain, HeldElement, HeldRule, HeldSet};
+pub use self::objects::HeldObject;
 pub use self::watch::{Event, Process, Watch};
 
 use self::encode::{Absent, Batch, Dialect, Origin};

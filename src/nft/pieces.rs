@@ -36,6 +36,16 @@ pub(super) const REJECT_RESET: u32 = 1;
 pub(super) const REJECT_ICMPX: u32 = 2;
 pub(super) const ADMIN_PROHIBITED: u8 = 3;
 
+// `NFT_OBJECT_*`.
+pub(super) const OBJECT_COUNTER: u32 = super::uapi::object::COUNTER;
+pub(super) const OBJECT_QUOTA: u32 = super::uapi::object::QUOTA;
+/// `NFT_LIMIT_F_INV`: the rule goes on where there are too few tokens.
+const LIMIT_OVER: u32 = 1;
+/// `NFT_LIMIT_PKT_BYTES`.
+const LIMIT_BYTES: u32 = 1;
+/// Seconds that a rate is about.
+const LIMIT_SECOND: u64 = 1;
+
 /// A name as a C string.
 pub(super) fn c_text(text: &str) -> Result<CString, String> {
     CString::new(text).map_err(|_| format!("{text:?} contains a zero octet; choose another name"))
@@ -114,11 +124,39 @@ impl Build {
     }
 
     pub(super) fn meta_is(&mut self, key: i32, value: &[u8]) {
+        self.meta(key);
+        self.compare(libc::NFT_CMP_EQ, value);
+    }
+
+    pub(super) fn meta(&mut self, key: i32) {
         self.push(
             c"meta",
             vec![(sys::NFTNL_EXPR_META_KEY, Value::U32(key as u32)), (sys::NFTNL_EXPR_META_DREG, Value::U32(FIRST))],
         );
-        self.compare(libc::NFT_CMP_EQ, value);
+    }
+
+    pub(super) fn object(&mut self, kind: u32, name: &str) -> Result<(), String> {
+        self.push(
+            c"objref",
+            vec![
+                (sys::NFTNL_EXPR_OBJREF_IMM_TYPE, Value::U32(kind)),
+                (sys::NFTNL_EXPR_OBJREF_IMM_NAME, Value::Text(c_text(name)?)),
+            ],
+        );
+        Ok(())
+    }
+
+    pub(super) fn over_rate(&mut self, rate: u64, burst: u32) {
+        self.push(
+            c"limit",
+            vec![
+                (sys::NFTNL_EXPR_LIMIT_RATE, Value::U64(rate)),
+                (sys::NFTNL_EXPR_LIMIT_UNIT, Value::U64(LIMIT_SECOND)),
+                (sys::NFTNL_EXPR_LIMIT_BURST, Value::U32(burst)),
+                (sys::NFTNL_EXPR_LIMIT_TYPE, Value::U32(LIMIT_BYTES)),
+                (sys::NFTNL_EXPR_LIMIT_FLAGS, Value::U32(LIMIT_OVER)),
+            ],
+        );
     }
 
     pub(super) fn payload(&mut self, base: i32, offset: u32, length: u32, register: u32) {
@@ -161,19 +199,24 @@ impl Build {
             Op::Eq => self.compare(libc::NFT_CMP_EQ, &value.to_ne_bytes()),
             Op::Ne => self.compare(libc::NFT_CMP_NEQ, &value.to_ne_bytes()),
             Op::Ge => {
-                self.push(
-                    c"byteorder",
-                    vec![
-                        (sys::NFTNL_EXPR_BYTEORDER_SREG, Value::U32(FIRST)),
-                        (sys::NFTNL_EXPR_BYTEORDER_DREG, Value::U32(FIRST)),
-                        (sys::NFTNL_EXPR_BYTEORDER_OP, Value::U32(libc::NFT_BYTEORDER_HTON as u32)),
-                        (sys::NFTNL_EXPR_BYTEORDER_LEN, Value::U32(4)),
-                        (sys::NFTNL_EXPR_BYTEORDER_SIZE, Value::U32(4)),
-                    ],
-                );
+                self.to_network_order();
                 self.compare(libc::NFT_CMP_GTE, &value.to_be_bytes());
             }
         }
+    }
+
+    /// Turns the number of 4 octets in the first register.
+    pub(super) fn to_network_order(&mut self) {
+        self.push(
+            c"byteorder",
+            vec![
+                (sys::NFTNL_EXPR_BYTEORDER_SREG, Value::U32(FIRST)),
+                (sys::NFTNL_EXPR_BYTEORDER_DREG, Value::U32(FIRST)),
+                (sys::NFTNL_EXPR_BYTEORDER_OP, Value::U32(libc::NFT_BYTEORDER_HTON as u32)),
+                (sys::NFTNL_EXPR_BYTEORDER_LEN, Value::U32(4)),
+                (sys::NFTNL_EXPR_BYTEORDER_SIZE, Value::U32(4)),
+            ],
+        );
     }
 
     pub(super) fn lookup(&mut self, set: &Ident, result: Option<u32>, negate: bool) -> Result<(), String> {

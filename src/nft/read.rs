@@ -130,6 +130,7 @@ impl Kernel {
             })?;
             whole &= answer.unwrap_or(false);
         }
+        whole &= self.question(super::objects::dump, &mut each)?.unwrap_or(false);
         for (name, size) in sets {
             whole &= self.walk_set(&name, size, &mut each)?.unwrap_or(false);
         }

@@ -20,6 +20,9 @@ pub(super) mod msg {
     pub(crate) const DEL_ELEMENTS: i32 = 14;
     pub(crate) const NEW_GENERATION: i32 = 15;
     pub(crate) const GET_GENERATION: i32 = 16;
+    pub(crate) const NEW_OBJECT: i32 = 18;
+    pub(crate) const GET_OBJECT: i32 = 19;
+    pub(crate) const DEL_OBJECT: i32 = 20;
     pub(crate) const NEW_FLOWTABLE: i32 = 22;
     pub(crate) const GET_FLOWTABLE: i32 = 23;
     /// Since Linux 6.3: like `DEL_ELEMENTS`, but an absent element is no error.
@@ -110,6 +113,25 @@ pub(super) mod data {
 pub(super) mod counter {
     pub(crate) const BYTES: u16 = 1;
     pub(crate) const PACKETS: u16 = 2;
+}
+
+pub(super) mod object {
+    pub(crate) const TABLE: u16 = 1;
+    pub(crate) const NAME: u16 = 2;
+    pub(crate) const TYPE: u16 = 3;
+    pub(crate) const DATA: u16 = 4;
+    /// `NFT_OBJECT_COUNTER`.
+    pub(crate) const COUNTER: u32 = 1;
+    /// `NFT_OBJECT_QUOTA`.
+    pub(crate) const QUOTA: u32 = 2;
+}
+
+pub(super) mod quota {
+    pub(crate) const BYTES: u16 = 1;
+    pub(crate) const FLAGS: u16 = 2;
+    pub(crate) const CONSUMED: u16 = 4;
+    /// `NFT_QUOTA_F_INV`: the rule goes on where the quota is over.
+    pub(crate) const OVER: u32 = 1;
 }
 
 pub(super) mod verdict {

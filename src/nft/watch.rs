@@ -8,16 +8,18 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::error::KernelError;
 use super::message::{INET, Message, Messages};
 use super::socket::Socket;
-use super::uapi::{generation, msg, table};
-use crate::plan::ir::TABLE;
+use super::uapi::{generation, msg, object, table};
+use crate::plan::ir::{Ident, TABLE};
 
-/// What happened to the table, one per transaction.
+/// What happened to the table, one per transaction, and quotas that are used up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A process changed something in it.
     Changed(Process),
     /// A process removed it.
     Deleted(Process),
+    /// A quota of the table is used up to the last octet or beyond; told once each time its limit is set.
+    UsedUp(Ident),
     /// Events were lost because they came faster than they were read: the table may have changed.
     Lost,
 }
@@ -123,6 +125,9 @@ fn take(seen: &mut Seen, message: &Message<'_>) -> Option<Event> {
             Seen::Deletion => Some(Event::Deleted(process)),
         };
     }
+    if let Some(name) = used_up(message) {
+        return Some(Event::UsedUp(name));
+    }
     // The table's name is attribute 1 of every kind.
     if message.family() != INET || attrs.text(table::NAME) != Some(TABLE) {
         return None;
@@ -134,4 +139,14 @@ fn take(seen: &mut Seen, message: &Message<'_>) -> Option<Event> {
         _ => Seen::Change,
     };
     None
+}
+
+/// The quota that the packet path says is used up. Such a message has no process behind it (no netlink port), and names
+/// the family of the packet that met the limit, not of the table.
+fn used_up(message: &Message<'_>) -> Option<Ident> {
+    let attrs = message.attrs();
+    let ours = message.nft() == Some(msg::NEW_OBJECT) && attrs.text(object::TABLE) == Some(TABLE);
+    let packet = message.port == 0 && message.sequence == 0;
+    let quota = attrs.u32(object::TYPE) == Some(object::QUOTA);
+    (ours && packet && quota).then(|| attrs.text(object::NAME).map(Ident::from)).flatten()
 }

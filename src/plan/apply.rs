@@ -4,7 +4,7 @@
 
 use std::collections::btree_map::Entry;
 
-use super::ir::{Chain, Key, Set, Value};
+use super::ir::{Chain, Key, Object, Set, Value};
 use super::ops::{Op, Table};
 
 /// Why a transaction cannot be applied: the index of the step, and what is wrong with it.
@@ -42,6 +42,18 @@ fn one(table: &mut Table, op: &Op) -> Result<(), String> {
         Op::FlushChain(name) => table.chains.get_mut(name).ok_or(format!("no chain {name}"))?.rules.clear(),
         Op::AddRule(name, rule) => {
             table.chains.get_mut(name).ok_or(format!("no chain {name}"))?.rules.push(rule.clone());
+        }
+        Op::AddObject(name, object) => {
+            if table.objects.insert(name.clone(), object.clone()).is_some() {
+                return Err(format!("object {name} is there already"));
+            }
+        }
+        Op::SetQuota(name, new) => match table.objects.get_mut(name) {
+            Some(Object::Quota { limit, .. }) => *limit = *new,
+            _ => return Err(format!("no quota {name}")),
+        },
+        Op::DelObject(name, _) => {
+            table.objects.remove(name).ok_or(format!("no object {name}"))?;
         }
         Op::AddSet(name, spec) => {
             let set =

@@ -148,6 +148,18 @@ pub enum Cond {
     DestinationLocal(bool),
     /// `fib daddr oifname "…"`: the route to the destination leaves by this interface.
     RouteLeavesBy(Ident),
+    /// `meta length > N`: the IP packet has more octets. A packet that the network card merged counts as one.
+    Longer(u32),
+    /// `quota name "…"`: charges the packet to the quota, and holds if the quota is over with it.
+    OverQuota(Ident),
+    /// `limit rate over N bytes/second burst M bytes`: the packet finds too few tokens in this rule's bucket. The bucket
+    /// holds the tokens of one second and of the burst.
+    OverRate {
+        /// Octets of IP packets per second. Never 0.
+        rate: u64,
+        /// Octets besides.
+        burst: u32,
+    },
 }
 
 /// A key that is looked up before an action: one field, or mark and flow address together.
@@ -179,6 +191,8 @@ pub enum Verdict {
 pub enum Action {
     /// `counter`.
     Counter,
+    /// `counter name "…"`.
+    CountIn(Ident),
     /// `ct mark set N`.
     SetMark(u32),
     /// `ct mark set KEY map @map`; a missing key ends the rule without effect.
@@ -344,6 +358,47 @@ pub struct Set {
     pub spec: SetSpec,
     /// The elements.
     pub elements: Elements,
+}
+
+/// A stateful object: rules name it, and it outlives them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// `quota … { over LIMIT bytes used USED bytes }`. Packets beyond the limit are charged too.
+    Quota {
+        /// Octets of IP packets.
+        limit: u64,
+        /// Octets charged so far; never above the limit in what is written or read.
+        used: u64,
+    },
+    /// `counter … { packets … bytes … }`.
+    Counter {
+        /// Packets counted.
+        packets: u64,
+        /// Octets of IP packets counted; a merged packet's headers once.
+        bytes: u64,
+    },
+}
+
+/// The kind of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectKind {
+    /// A quota.
+    Quota,
+    /// A counter.
+    Counter,
+}
+
+impl Object {
+    /// A counter that has counted nothing.
+    pub const COUNTER: Object = Object::Counter { packets: 0, bytes: 0 };
+
+    /// What it is.
+    pub fn kind(&self) -> ObjectKind {
+        match self {
+            Self::Quota { .. } => ObjectKind::Quota,
+            Self::Counter { .. } => ObjectKind::Counter,
+        }
+    }
 }
 
 /// IANA protocol numbers that the table tells apart.

@@ -7,7 +7,7 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-use super::ir::{Base, Chain, Elements, Ident, Key, Rule, Set, SetSpec, Value};
+use super::ir::{Base, Chain, Elements, Ident, Key, Object, ObjectKind, Rule, Set, SetSpec, Value};
 
 /// One step of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,12 @@ pub enum Op {
     FlushChain(Ident),
     /// Appends a rule.
     AddRule(Ident, Rule),
+    /// Makes an object that is not there.
+    AddObject(Ident, Object),
+    /// Gives a quota that is there another limit; what it has charged stays.
+    SetQuota(Ident, u64),
+    /// Removes an object that no rule refers to any more.
+    DelObject(Ident, ObjectKind),
     /// Makes a set if it is not there.
     AddSet(Ident, SetSpec),
     /// Removes a set that no rule refers to any more.
@@ -45,6 +51,8 @@ pub struct Table {
     pub chains: BTreeMap<Ident, Chain>,
     /// Sets and maps by name.
     pub sets: BTreeMap<Ident, Set>,
+    /// Quotas and counters by name.
+    pub objects: BTreeMap<Ident, Object>,
 }
 
 /// The difference between two tables, in three transactions.
@@ -84,6 +92,16 @@ pub fn diff(current: &Table, desired: &Table) -> Delta {
             delta.switch.push(Op::AddSet(name.clone(), set.spec));
         }
     }
+    for (name, object) in &desired.objects {
+        match (current.objects.get(name), object) {
+            (None, _) => delta.switch.push(Op::AddObject(name.clone(), object.clone())),
+            (Some(Object::Quota { limit: old, .. }), Object::Quota { limit, .. }) if old != limit => {
+                delta.switch.push(Op::SetQuota(name.clone(), *limit));
+            }
+            // What they have counted is the kernel's business.
+            (Some(_), _) => {}
+        }
+    }
     for (name, chain) in &desired.chains {
         let old = current.chains.get(name).map_or(&[][..], |chain| &chain.rules);
         if old == chain.rules {
@@ -116,6 +134,11 @@ pub fn diff(current: &Table, desired: &Table) -> Delta {
     for name in current.chains.keys() {
         if !desired.chains.contains_key(name) {
             delta.litter.push(Op::DelChain(name.clone()));
+        }
+    }
+    for (name, object) in &current.objects {
+        if !desired.objects.contains_key(name) {
+            delta.litter.push(Op::DelObject(name.clone(), object.kind()));
         }
     }
     delta

@@ -6,8 +6,8 @@
 use std::net::IpAddr;
 
 use super::ir::{
-    Action, ChainType, Cond, Data, Direction, End, Family, Field, Hook, Ident, Key, Lookup, Op, Set, States, Verdict,
-    proto,
+    Action, ChainType, Cond, Data, Direction, End, Family, Field, Hook, Ident, Key, Lookup, Object, Op, Set, States,
+    Verdict, proto,
 };
 use super::ops::Table;
 
@@ -52,6 +52,8 @@ pub struct Packet {
     pub dport: u16,
     /// ICMP type in the header.
     pub icmp_type: u8,
+    /// Octets of the IP packet.
+    pub length: u32,
     /// Tracking; `None`: untracked (or invalid).
     pub tracked: Option<Tracked>,
     /// Whether a route back to the sender leaves by `iif`.
@@ -155,7 +157,7 @@ impl Walk<'_> {
     fn actions(&mut self, actions: &[Action]) -> Step {
         for action in actions {
             match action {
-                Action::Counter | Action::KeepTracking => {}
+                Action::Counter | Action::CountIn(_) | Action::KeepTracking => {}
                 Action::SetMark(mark) => self.mark = *mark,
                 Action::SetMarkFrom(lookup, map) => {
                     let key = match lookup {
@@ -204,6 +206,13 @@ impl Walk<'_> {
             Cond::IcmpType(family, kind) => Family::of(packet.tuple.source) == *family && packet.icmp_type == *kind,
             Cond::NoReversePath => !packet.reverse_path,
             Cond::DestinationLocal(local) => packet.to_us == *local,
+            Cond::Longer(octets) => packet.length > *octets,
+            Cond::OverQuota(name) => match self.table.objects.get(name) {
+                Some(Object::Quota { limit, used }) => used + u64::from(packet.length) > *limit,
+                _ => false,
+            },
+            // One packet finds a full bucket.
+            Cond::OverRate { rate, burst } => u64::from(packet.length) > rate + u64::from(*burst),
         }
     }
 

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use super::ir::{
     Action, Base, Chain, ChainType, Cond, Data, DataType, Direction, End, Family, Field, Hook, Key, KeyType, Lookup,
-    Op, Rule, Set, SetSpec, States, TABLE, Value, Verdict, proto,
+    Object, Op, Rule, Set, SetSpec, States, TABLE, Value, Verdict, proto,
 };
 use super::ops::Table;
 
@@ -34,6 +34,10 @@ pub fn render(table: &Table) -> String {
     for (name, set) in &table.sets {
         separate(&mut out, &mut first);
         set_block(&mut out, name, set);
+    }
+    for (name, object) in &table.objects {
+        separate(&mut out, &mut first);
+        object_block(&mut out, name, object);
     }
     for (name, chain) in &table.chains {
         separate(&mut out, &mut first);
@@ -172,6 +176,21 @@ fn duration(milliseconds: u64) -> String {
     if out.is_empty() { "0s".to_owned() } else { out }
 }
 
+fn object_block(out: &mut String, name: &str, object: &Object) {
+    match object {
+        Object::Quota { limit, used } => {
+            put(out, format_args!("\tquota {name} {{\n\t\tover {limit} bytes"));
+            if *used > 0 {
+                put(out, format_args!(" used {used} bytes"));
+            }
+        }
+        Object::Counter { packets, bytes } => {
+            put(out, format_args!("\tcounter {name} {{\n\t\tpackets {packets} bytes {bytes}"));
+        }
+    }
+    out.push_str("\n\t}\n");
+}
+
 fn chain_block(out: &mut String, name: &str, chain: &Chain) {
     put(out, format_args!("\tchain {name} {{\n"));
     if let Some(base) = &chain.base {
@@ -229,12 +248,16 @@ fn condition(cond: &Cond) -> String {
         Cond::DestinationLocal(true) => "fib daddr type local".to_owned(),
         Cond::DestinationLocal(false) => "fib daddr type != local".to_owned(),
         Cond::RouteLeavesBy(name) => format!("fib daddr oifname \"{name}\""),
+        Cond::Longer(octets) => format!("meta length > {octets}"),
+        Cond::OverQuota(name) => format!("quota name \"{name}\""),
+        Cond::OverRate { rate, burst } => format!("limit rate over {rate} bytes/second burst {burst} bytes"),
     }
 }
 
 fn action(action: &Action) -> String {
     match action {
         Action::Counter => "counter".to_owned(),
+        Action::CountIn(name) => format!("counter name \"{name}\""),
         Action::SetMark(mark) => format!("ct mark set {mark:#010x}"),
         Action::SetMarkFrom(key, map) => format!("ct mark set {} map @{map}", lookup_words(*key)),
         Action::Vmap(field, map) => format!("{} vmap @{map}", field_words(*field)),

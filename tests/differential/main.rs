@@ -177,6 +177,7 @@ fn packet(flow: &Flow<'_>, state: States, mark: u32) -> Packet {
         protocol,
         dport: port,
         icmp_type,
+        length: 100,
         tracked: Some(Tracked { state, direction, original: tuple, reply, port, mark }),
         reverse_path: true,
         to_us: false,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use clawgress::plan::ir::{
     Action, Base, Chain, ChainType, Cond, Data, DataType, Direction, End, Family, Field, Hook, Ident, Key, KeyType,
-    Lookup, Op, Rule, Set, SetSpec, States, Value, Verdict, proto,
+    Lookup, Object, Op, Rule, Set, SetSpec, States, Value, Verdict, proto,
 };
 use clawgress::plan::ops::Table;
 
@@ -23,6 +23,9 @@ pub const KEYS: [KeyType; 6] = [
 ];
 /// A plain chain that is always there, to jump to.
 pub const LEAF: &str = "leaf";
+/// A quota and a counter that are always there.
+pub const QUOTA: &str = "spent";
+pub const COUNTER: &str = "passed";
 
 pub fn ident(name: &str) -> Ident {
     Arc::from(name)
@@ -125,6 +128,10 @@ pub fn all_conditions() -> Vec<Cond> {
         Cond::DestinationLocal(true),
         Cond::DestinationLocal(false),
         Cond::RouteLeavesBy(ident("wan0")),
+        Cond::Longer(1500),
+        Cond::OverQuota(ident(QUOTA)),
+        Cond::OverRate { rate: 125_000, burst: 64_000 },
+        Cond::OverRate { rate: 1, burst: 0 },
     ];
     for field in fields() {
         for negate in [false, true] {
@@ -140,6 +147,7 @@ pub fn all_conditions() -> Vec<Cond> {
 pub fn all_actions() -> Vec<Action> {
     let mut all = vec![
         Action::Counter,
+        Action::CountIn(ident(COUNTER)),
         Action::SetMark(0x8000_1234),
         Action::KeepTracking,
         Action::Reset,
@@ -199,6 +207,10 @@ pub fn everything() -> Table {
     // 31 octets, the longest name.
     let small = Set { spec: SetSpec { size: Some(16), ..spec }, elements: Default::default() };
     table.sets.insert(ident("a_name_of_thirty_one_octets_abc"), small);
+
+    table.objects.insert(ident(QUOTA), Object::Quota { limit: 5_000_000_000, used: 7 });
+    table.objects.insert(ident("unused"), Object::Quota { limit: 0, used: 0 });
+    table.objects.insert(ident(COUNTER), Object::Counter { packets: 3, bytes: 1 << 40 });
 
     let mut rules: Vec<Rule> = all_conditions()
         .into_iter()

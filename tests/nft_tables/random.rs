@@ -5,15 +5,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use clawgress::plan::ir::{
-    Action, Base, Chain, ChainType, Cond, Data, DataType, Family, Field, Hook, Ident, Key, KeyType, Lookup, Rule, Set,
-    SetSpec, Value, Verdict, proto,
+    Action, Base, Chain, ChainType, Cond, Data, DataType, Family, Field, Hook, Ident, Key, KeyType, Lookup, Object,
+    Rule, Set, SetSpec, Value, Verdict, proto,
 };
 use clawgress::plan::ops::Table;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
-use super::{LEAF, all_actions, all_conditions, ident, nat_chain, set_name, types, with_protocol};
+use super::{COUNTER, LEAF, QUOTA, all_actions, all_conditions, ident, nat_chain, set_name, types, with_protocol};
 
 fn make(family: Family, bits: u128) -> IpAddr {
     match family {
@@ -201,8 +201,11 @@ pub fn table() -> impl Strategy<Value = Table> {
     let sets: Vec<_> = types().into_iter().map(|kind| set(kind).boxed()).collect();
     let names = subsequence(vec!["one", "two", "three"], 0..=3);
     let chains = vec((base(), vec(random_rule(), 0..6)), 3);
-    (sets, names, chains, any::<bool>()).prop_map(|(sets, names, chains, nat)| {
-        let mut table = Table { sets: sets.into_iter().collect(), chains: BTreeMap::new() };
+    let quota =
+        (any::<u64>(), any::<u64>()).prop_map(|(a, b)| Object::Quota { limit: a.max(b) >> 1, used: a.min(b) >> 1 });
+    (sets, names, chains, any::<bool>(), quota).prop_map(|(sets, names, chains, nat, quota)| {
+        let objects = BTreeMap::from([(ident(QUOTA), quota), (ident(COUNTER), Object::COUNTER)]);
+        let mut table = Table { sets: sets.into_iter().collect(), chains: BTreeMap::new(), objects };
         table.chains.insert(ident(LEAF), Chain { base: None, rules: Vec::new() });
         for (name, (base, mut rules)) in names.into_iter().zip(chains) {
             rules.retain(|rule| fits(rule, base.as_ref()));
@@ -240,6 +243,17 @@ pub fn reachable(before: &Table, mut after: Table) -> Table {
             if !set.spec.timeout {
                 set.elements.values_mut().for_each(|value| value.timeout_ms = None);
             }
+        }
+    }
+    // What was counted stays; a limit may change.
+    for (name, object) in &mut after.objects {
+        match (before.objects.get(name), object) {
+            (Some(Object::Quota { used: old, .. }), Object::Quota { limit, used }) => {
+                *used = *old;
+                *limit = (*limit).max(*old);
+            }
+            (Some(old), object) => *object = old.clone(),
+            (None, _) => {}
         }
     }
     for (name, chain) in &mut after.chains {
