@@ -1,15 +1,17 @@
 //! What the kernel holds and what it should hold: taking over an earlier process's table, and repairing one that
 //! somebody else changed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use chrono::TimeDelta;
 
-use super::classes::{self, Class};
-use super::doors::{self, Door, Now};
+use super::classes::{self, Class, Way};
+use super::doors::{Door, Now, Scribe};
 use super::state::{Lease, State, World, lease_value};
 use crate::plan::ids::HostId;
 use crate::plan::ir::{Data, Family, Key, Set, Verdict};
+use crate::plan::meter::{CapId, Meter};
 use crate::plan::ops::{Delta, Op, Table, diff};
 use crate::plan::situation::Situation;
 use crate::plan::table::{names, table};
@@ -20,10 +22,10 @@ impl State {
     pub fn expected(&self, now: impl Into<Now>) -> Table {
         let Now { ms: now, utc } = now.into();
         let mut table = self.fixed.clone();
-        for map in [names::UP, names::DOWN] {
-            if let Some(set) = table.sets.get_mut(map) {
-                for (id, door) in self.doors.iter().filter(|(_, door)| door.until.is_none_or(|until| until > utc)) {
-                    let (key, value) = doors::element(*id, door, &self.classes, self.host_name(door.host), utc);
+        let scribe = Scribe { classes: &self.classes, host: &|id| self.host_name(id), utc };
+        for (id, door) in self.doors.iter().filter(|(_, door)| door.until.is_none_or(|until| until > utc)) {
+            for (map, (key, value)) in [names::UP, names::DOWN].into_iter().zip(scribe.elements(*id, door)) {
+                if let Some(set) = table.sets.get_mut(map) {
                     set.elements.insert(key, value);
                 }
             }
@@ -80,31 +82,39 @@ impl State {
                 state.next_host = state.next_host.max(id.saturating_add(1));
             }
         }
-        for (key, value) in elements(names::NET_CLASS).into_iter().flatten() {
-            if let (Key::Mark(host), Data::Mark(class)) = (key, &value.data)
-                && let Ok(host) = u16::try_from(*host)
-            {
-                state.net_classes.insert(HostId(host), *class);
-                state.classes.insert_number(*class);
+        for (name, inbound) in [(names::NET_CLASS, false), (names::INBOUND_CLASS, true)] {
+            for (key, value) in elements(name).into_iter().flatten() {
+                if let (Key::Mark(host), Data::Mark(class)) = (key, &value.data)
+                    && let Ok(host) = u16::try_from(*host)
+                {
+                    let nets = if inbound { &mut state.nets.inbound } else { &mut state.nets.outbound };
+                    nets.insert(HostId(host), *class);
+                    state.classes.insert_number(*class);
+                }
             }
         }
+        let charged = charged_classes(held);
         for (key, value) in elements(names::UP).into_iter().flatten() {
             let Key::Mark(id) = key else { continue };
             state.classes.insert_number(*id);
-            let recheck = matches!(&value.data, Data::Verdict(Verdict::Goto(_)));
             let until = value.timeout_ms.map(|left| utc + TimeDelta::milliseconds(i64::try_from(left).unwrap_or(0)));
-            let down = elements(names::DOWN).is_some_and(|down| down.contains_key(key));
+            let Some(down) = elements(names::DOWN).and_then(|down| down.get(key)) else { continue };
             let Some((host, set)) = value.comment.as_deref().and_then(classes::read_comment) else { continue };
             let host =
                 if host == "*" { Some(HostId::NOBODY) } else { state.hosts.get(&HostName(host.into())).copied() };
-            if let (Some(host), true) = (host, down)
-                && (!set.is_empty() || state.net_classes.get(&host) == Some(id))
-            {
-                state.doors.insert(*id, Door { host, recheck, until });
+            let Some(host) = host else { continue };
+            let net = [Way::Nets, Way::Inbound].into_iter().find(|way| state.nets.get(host, *way) == Some(*id));
+            let capped = charged.get(id).map(|(way, _)| *way);
+            let Some(way) = net.or(capped).or((!set.is_empty()).then_some(Way::Named)) else { continue };
+            let verdict = if way == Way::Inbound { &down.data } else { &value.data };
+            let Some(meter) = read_meter(held, verdict, host) else { continue };
+            if net.is_none() {
+                let mut class = Class::new(host, way, set, meter.caps.clone());
+                class.recheck = meter.recheck.is_some();
+                class.until = if way == Way::Named { now } else { u64::MAX };
+                state.classes.insert(*id, class);
             }
-            if let (Some(host), true, false) = (host, down, set.is_empty()) {
-                state.classes.insert(*id, Class { host, names: set, links: BTreeSet::new(), recheck, until: now });
-            }
+            state.doors.insert(*id, Door { host, way, meter, until });
         }
         for family in Family::BOTH {
             for (key, value) in elements(&names::of("dst", family)).into_iter().flatten() {
@@ -123,6 +133,10 @@ impl State {
             }
         }
         state.recount();
+        state.charged.resume(charged.iter().filter_map(|(id, (_, addresses))| {
+            let class = state.classes.get(*id)?;
+            Some((class.host, class.caps.clone(), addresses.as_slice()))
+        }), now);
         state.fixed = held.clone();
         for name in ["dst4", "dst6"] {
             if let Some(set) = state.fixed.sets.get_mut(name) {
@@ -147,7 +161,11 @@ impl State {
     fn rebuild(&self, policy: &Policy, world: &World) -> Table {
         let situation = Situation {
             hosts: self.hosts.clone(),
-            net_classes: self.net_classes.clone(),
+            net_classes: self.nets.outbound.clone(),
+            inbound_classes: self.nets.inbound.clone(),
+            meters: BTreeSet::new(),
+            caps: BTreeMap::new(),
+            capped: BTreeMap::new(),
             recheck: BTreeSet::new(),
             dns4: world.dns4,
             dns6: world.dns6,
@@ -159,6 +177,39 @@ impl State {
     }
 }
 
+/// What the verdict of an element says about its class. `None`: it leads to no chain of ours.
+fn read_meter(held: &Table, verdict: &Data, host: HostId) -> Option<Meter> {
+    let chain = match verdict {
+        Data::Verdict(Verdict::Accept) => return Some(Meter::default()),
+        Data::Verdict(Verdict::Goto(chain)) if *chain == names::recheck(host) => {
+            return Some(Meter { recheck: Some(host), ..Meter::default() });
+        }
+        Data::Verdict(Verdict::Goto(chain)) => chain,
+        _ => return None,
+    };
+    let caps: BTreeSet<CapId> =
+        held.chains.get(chain)?.rules.iter().filter_map(|rule| names::read_cap(&rule.comment)).collect();
+    // The chain's name is a digest, so it proves the rest.
+    let all = [None, Some(host)].into_iter().flat_map(|rate| [false, true].map(|all| (rate, all)));
+    let all = all.flat_map(|(rate, all)| [None, Some(host)].map(|recheck| (rate, all, recheck)));
+    all.map(|(rate, all, recheck)| Meter { rate, all, caps: caps.clone(), recheck }).find(|meter| meter.chain() == *chain)
+}
+
+/// The classes of addresses that `allow.ips` opens and caps are charged for.
+fn charged_classes(held: &Table) -> BTreeMap<u32, (Way, Vec<IpAddr>)> {
+    let mut found: BTreeMap<u32, (Way, Vec<IpAddr>)> = BTreeMap::new();
+    for (name, set) in &held.sets {
+        let Some((inbound, _)) = names::read_capped_class(name) else { continue };
+        let way = if inbound { Way::Inbound } else { Way::Nets };
+        for (key, value) in &set.elements {
+            if let (Key::Address(address), Data::Mark(class)) = (key, &value.data) {
+                found.entry(*class).or_insert_with(|| (way, Vec::new())).1.push(*address);
+            }
+        }
+    }
+    found
+}
+
 /// Whether a set is one that leases write and the kernel ages.
 fn is_lease_map(set: &Set) -> bool {
     set.spec.timeout
@@ -168,6 +219,6 @@ fn is_lease_map(set: &Set) -> bool {
 fn same_sets(ours: &Table, held: &Table) -> bool {
     ours.sets
         .iter()
-        .filter(|(_, set)| !is_lease_map(set))
+        .filter(|(name, set)| !is_lease_map(set) && !name.starts_with(names::CAPPED))
         .all(|(name, set)| held.sets.get(name).is_some_and(|other| other.elements == set.elements))
 }

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::plan::ids::HostId;
+use crate::plan::meter::CapId;
 use crate::plan::ir::{CLASS_BASE, Data, Key, Value, Verdict};
-use crate::plan::table::names;
 use crate::policy::model::HostName;
 use crate::policy::name::Name;
 
@@ -22,13 +22,28 @@ const SEARCH_PAUSE: u64 = 1000;
 /// Octets of a class's comment in the kernel; names that do not fit are not remembered across a restart.
 const MAX_COMMENT: usize = 200;
 
+/// Why the flows of a class may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Way {
+    /// The host was given the address for a name.
+    Named,
+    /// `allow.ips` covers the address that the host sends to.
+    Nets,
+    /// `allow.ips` covers the address that opened the flow to the host: what the host sends are replies.
+    Inbound,
+}
+
 /// One class.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Class {
     /// Whose flows.
     pub host: HostId,
-    /// The names it stands for; one, or several that share addresses. Empty: `allow.ips`.
+    /// Why they may pass.
+    pub way: Way,
+    /// The names it stands for; one, or several that share addresses. None where `allow.ips` opens.
     pub names: BTreeSet<Name>,
+    /// Every cap that is charged: of the names, and of names for which the host was given the same address before.
+    pub caps: BTreeSet<CapId>,
     /// Other names on the way (CNAME targets), seen since this process started.
     pub links: BTreeSet<Name>,
     /// Its flows are judged again at each packet, because the host's rules changed under them.
@@ -37,11 +52,25 @@ pub struct Class {
     pub until: u64,
 }
 
+/// What makes flows one class.
+type Kind = (HostId, Way, BTreeSet<Name>, BTreeSet<CapId>);
+
+impl Class {
+    /// A class of which nothing is leased.
+    pub fn new(host: HostId, way: Way, names: BTreeSet<Name>, caps: BTreeSet<CapId>) -> Self {
+        Self { host, way, names, caps, links: BTreeSet::new(), recheck: false, until: 0 }
+    }
+
+    fn kind(&self) -> Kind {
+        (self.host, self.way, self.names.clone(), self.caps.clone())
+    }
+}
+
 /// All live classes.
 #[derive(Clone, Debug)]
 pub struct Classes {
     by_id: BTreeMap<u32, Class>,
-    by_names: HashMap<(HostId, BTreeSet<Name>), u32>,
+    by_kind: HashMap<Kind, u32>,
     per_host: HashMap<HostId, usize>,
     next: u32,
     next_search: u64,
@@ -52,7 +81,7 @@ impl Classes {
     pub fn new(first: u32) -> Self {
         Self {
             by_id: BTreeMap::new(),
-            by_names: HashMap::new(),
+            by_kind: HashMap::new(),
             per_host: HashMap::new(),
             next: first.max(CLASS_BASE),
             next_search: 0,
@@ -95,24 +124,38 @@ impl Classes {
         Some(id)
     }
 
-    /// The class of exactly these names, made if there is none; true if it was made.
-    pub fn of(&mut self, host: HostId, set: &BTreeSet<Name>, recheck: bool) -> Option<(u32, bool)> {
-        if let Some(id) = self.by_names.get(&(host, set.clone())) {
+    /// The class that is like `class`, made if there is none; true if it was made.
+    pub fn of(&mut self, class: Class) -> Option<(u32, bool)> {
+        if let Some(id) = self.by_kind.get(&class.kind()) {
             return Some((*id, false));
         }
         let id = self.fresh()?;
-        self.insert(id, Class { host, names: set.clone(), links: BTreeSet::new(), recheck, until: 0 });
+        self.insert(id, class);
         Some((id, true))
     }
 
-    /// Whether there is a class of exactly these names.
-    pub fn has(&self, host: HostId, set: &BTreeSet<Name>) -> bool {
-        self.by_names.contains_key(&(host, set.clone()))
+    /// Whether there is a class like that.
+    pub fn has(&self, class: &Class) -> bool {
+        self.by_kind.contains_key(&class.kind())
+    }
+
+    /// Charges a class to other caps.
+    pub fn set_caps(&mut self, id: u32, caps: BTreeSet<CapId>) {
+        let Some(mut class) = self.by_id.get(&id).cloned().filter(|class| class.caps != caps) else { return };
+        let until = class.until;
+        self.remove(id);
+        class.caps = caps;
+        // Two classes may become alike; leases to come go to the one, flows of both go on.
+        let like = self.by_kind.get(&class.kind()).copied();
+        self.insert(id, Class { until, ..class.clone() });
+        if let Some(like) = like {
+            self.by_kind.insert(class.kind(), like);
+        }
     }
 
     /// Adds a class under its number.
     pub fn insert(&mut self, id: u32, class: Class) {
-        self.by_names.insert((class.host, class.names.clone()), id);
+        self.by_kind.insert(class.kind(), id);
         *self.per_host.entry(class.host).or_default() += 1;
         if let Some(old) = self.by_id.insert(id, class) {
             self.uncount(old.host);
@@ -149,9 +192,9 @@ impl Classes {
     pub fn remove(&mut self, id: u32) {
         if let Some(class) = self.by_id.remove(&id) {
             self.uncount(class.host);
-            let key = (class.host, class.names);
-            if self.by_names.get(&key) == Some(&id) {
-                self.by_names.remove(&key);
+            let kind = class.kind();
+            if self.by_kind.get(&kind) == Some(&id) {
+                self.by_kind.remove(&kind);
             }
         }
     }
@@ -197,9 +240,8 @@ impl Classes {
     }
 }
 
-/// The element of `up` and `down` that keeps a class alive.
-pub fn element(id: u32, class: &Class, host: Option<&HostName>) -> (Key, Value) {
-    let verdict = if class.recheck { Verdict::Goto(names::recheck(class.host)) } else { Verdict::Accept };
+/// The element of a registry (`up` or `down`) that keeps a class alive.
+pub fn element(id: u32, class: &Class, verdict: Verdict, host: Option<&HostName>) -> (Key, Value) {
     let value = Value { data: Data::Verdict(verdict), timeout_ms: None, comment: Some(comment(class, host)) };
     (Key::Mark(id), value)
 }

@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::classes::{Class, Classes};
-use super::doors::{self, Doors, Now};
+use super::caps::{CapRecord, Caps};
+use super::classes::{Class, Classes, Way};
+use super::doors::{self, Doors, Nets, Now, Scribe};
+use super::egress::Egress;
+use super::metering::{Charged, meters};
 use super::state::{Lease, State, World, lease_value};
 use crate::plan::ids::HostId;
 use crate::plan::ir::{Action, Cond, Data, Elements, Family, Ident, Key, Rule, Value, Verdict};
@@ -15,6 +18,8 @@ use crate::plan::snapshot::Snapshot;
 use crate::plan::table::{names, table_of};
 use crate::policy::decision::Verdict as Decided;
 use crate::policy::model::{HostName, Policy};
+use crate::policy::name::Name;
+use crate::policy::schedule::Moment;
 
 /// A revision on its way: what to commit, and what the state becomes when the kernel has taken it.
 #[must_use]
@@ -26,6 +31,8 @@ pub struct Pending {
     pub snapshot: Arc<Snapshot>,
     /// How many classes end with it: their flows are cut.
     pub cut: usize,
+    /// The use of caps as it must be on disk before anything of the delta is committed.
+    pub records: Vec<CapRecord>,
     next: Box<Next>,
 }
 
@@ -35,8 +42,11 @@ struct Next {
     next_host: u16,
     fixed: Table,
     classes: Classes,
-    net_classes: BTreeMap<HostId, u32>,
+    nets: Nets,
     doors: Doors,
+    egress: Arc<Egress>,
+    caps: Caps,
+    charged: Charged,
     leases: Vec<((HostId, std::net::IpAddr), Option<Lease>)>,
 }
 
@@ -62,8 +72,16 @@ impl State {
         let names: BTreeMap<HostId, HostName> = hosts.iter().map(|(name, id)| (*id, name.clone())).collect();
         let mut classes = self.classes.clone();
 
+        let moment = Moment::of(policy, now.utc, world.zone);
+        let (caps, records) = self.caps.follow(policy, &moment);
+        let egress = Arc::new(Egress::of(policy, &caps, |name| hosts.get(name).copied()));
+        let mut charged = self.charged_again(&egress, &caps, now.ms);
         let mut situation = Situation {
-            net_classes: net_classes(&self.net_classes, &hosts, &mut classes),
+            net_classes: net_classes(&self.nets.outbound, &hosts, &mut classes),
+            inbound_classes: net_classes(&self.nets.inbound, &hosts, &mut classes),
+            caps: caps.iter().map(|(id, cap)| (id, cap.state().clone())).collect(),
+            meters: BTreeSet::new(),
+            capped: BTreeMap::new(),
             hosts,
             recheck: BTreeSet::new(),
             dns4: world.dns4,
@@ -75,54 +93,72 @@ impl State {
         // Built once to see whose rules change, then for good with the consequences of that.
         let changes =
             Changes::between(&self.judged, &table_of(policy, &prepared.lists, &situation), names.keys().copied());
-        for id in &changes.any {
+        // Flows to addresses that allow.ips opens may be charged to other caps now.
+        let judged_anew: BTreeSet<HostId> =
+            changes.any.iter().chain(&egress.differs(&self.egress)).copied().collect();
+        for id in &judged_anew {
             // A new class: flows that allow.ips let in are judged from the start by the new rules.
-            if self.net_classes.contains_key(id)
-                && let Some(class) = classes.fresh()
-            {
-                situation.net_classes.insert(*id, class);
+            for (old, nets) in [
+                (&self.nets.outbound, &mut situation.net_classes),
+                (&self.nets.inbound, &mut situation.inbound_classes),
+            ] {
+                if old.contains_key(id)
+                    && let Some(class) = classes.fresh()
+                {
+                    nets.insert(*id, class);
+                }
             }
         }
         let mut cut = 0;
         for (id, class) in self.classes.iter() {
-            if !survives(class, &snapshot) {
+            if class.way != Way::Named {
+                if judged_anew.contains(&class.host) {
+                    classes.remove(id);
+                }
+            } else if !survives(class, &snapshot) {
                 cut += 1;
                 classes.remove(id);
             } else if changes.guards.contains(&class.host) && !class.recheck {
                 classes.set_recheck(id);
             }
         }
-        let (leases, puts, ended) = self.keep_leases(&snapshot, &mut classes, now.ms);
-        let doors = doors::open(&classes, &situation.net_classes, &snapshot, now.utc);
+        for (id, class) in self.classes.iter() {
+            let known = class.caps.iter().copied().filter(|cap| caps.get(*cap).is_some());
+            classes.set_caps(id, known.chain(egress.caps_of(class.host, &class.names)).collect());
+        }
+        let (leases, puts, ended) = self.keep_leases(&snapshot, &egress, &charged, &mut classes, now.ms);
+        situation.capped = charged.open(&snapshot, &mut classes);
+        let nets =
+            Nets { outbound: situation.net_classes.clone(), inbound: situation.inbound_classes.clone() };
+        let doors = doors::open(&classes, &nets, &snapshot, &egress, now.utc);
+        situation.meters = meters(&classes, &nets, &egress);
         situation.recheck = classes.iter().filter(|(_, class)| class.recheck).map(|(_, class)| class.host).collect();
 
         let fixed = table_of(policy, &prepared.lists, &situation);
         let mut delta = diff(&self.fixed, &fixed);
         delta.switch.insert(0, Op::AddTable);
-        let (open, shut) = doors::difference(&self.doors, &doors, |id, door| {
-            doors::element(id, door, &classes, names.get(&door.host), now.utc)
-        });
+        let scribe = Scribe { classes: &classes, host: &|id| names.get(&id), utc: now.utc };
+        let (open, shut) = doors::difference(&self.doors, &doors, &scribe);
         delta.switch.extend(open.into_iter().chain(puts));
         delta.remove.extend(shut.into_iter().chain(ended));
-        let Situation { hosts, net_classes, .. } = situation;
-        Pending {
-            delta,
-            snapshot,
-            cut,
-            next: Box::new(Next { hosts, next_host, fixed, classes, net_classes, doors, leases }),
-        }
+        let hosts = situation.hosts;
+        let next = Next { hosts, next_host, fixed, classes, nets, doors, egress, caps, charged, leases };
+        Pending { delta, snapshot, cut, records, next: Box::new(next) }
     }
 
     /// The kernel has taken the revision.
     pub fn enforced(&mut self, pending: Pending) {
-        let Next { hosts, next_host, fixed, classes, net_classes, doors, leases } = *pending.next;
+        let Next { hosts, next_host, fixed, classes, nets, doors, egress, caps, charged, leases } = *pending.next;
         self.revision = pending.snapshot.revision;
         self.hosts = hosts;
         self.next_host = next_host;
         self.judged = fixed.clone();
         self.fixed = fixed;
         self.classes = classes;
-        self.net_classes = net_classes;
+        self.nets = nets;
+        self.egress = egress;
+        self.caps = caps;
+        self.charged = charged;
         self.doors = doors;
         self.snapshot = Some(pending.snapshot.clone());
         for (key, lease) in leases {
@@ -139,6 +175,8 @@ impl State {
     fn keep_leases(
         &self,
         snapshot: &Snapshot,
+        egress: &Egress,
+        charged: &Charged,
         classes: &mut Classes,
         now: u64,
     ) -> (Vec<((HostId, std::net::IpAddr), Option<Lease>)>, Vec<Op>, Vec<Op>) {
@@ -159,8 +197,10 @@ impl State {
                 continue;
             }
             let until = kept.values().copied().max().unwrap_or(0);
-            let set = kept.keys().cloned().collect();
-            let class = if until > now { classes.of(host, &set, false) } else { None };
+            let set: BTreeSet<Name> = kept.keys().cloned().collect();
+            let caps = &charged.caps(host, address) | &egress.caps_of(host, &set);
+            let class =
+                if until > now { classes.of(Class::new(host, Way::Named, set, caps)) } else { None };
             let put = &mut puts[usize::from(!address.is_ipv4())];
             let element = Key::MarkAddress(u32::from(host.0), address);
             if let Some((id, _)) = class {

@@ -1,12 +1,16 @@
 //! State and its transitions, pure: time is an argument, effects are values.
 
 mod adopt;
+pub mod caps;
 pub mod classes;
 pub mod doors;
+pub mod egress;
 mod enforce;
 pub mod explain;
 pub mod judge;
 pub mod lease;
+mod leasing;
+mod metering;
 pub mod state;
 
 pub use enforce::Pending;

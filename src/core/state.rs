@@ -12,15 +12,17 @@ use std::sync::Arc;
 use chrono::DateTime;
 use chrono_tz::Tz;
 
-use super::classes::{Classes, MAX_CLASSES_PER_HOST};
-use super::doors::{self, Doors, Now};
-use super::lease::{LeaseError, LeaseRequest, MAX_LEASE, MIN_LEASE};
+use super::caps::Caps;
+use super::classes::{Classes, Way};
+use super::doors::{self, Doors, Nets, Now, Scribe};
+use super::egress::Egress;
+use super::lease::LeaseError;
+use super::metering::Charged;
 use crate::plan::ids::HostId;
-use crate::plan::ir::{Data, Family, Key, Value};
+use crate::plan::ir::{Data, Ident, Value};
 use crate::plan::ops::{Op, Table};
 use crate::plan::situation::DnsDoor;
 use crate::plan::snapshot::Snapshot;
-use crate::plan::table::names;
 use crate::policy::model::HostName;
 use crate::policy::name::Name;
 
@@ -88,14 +90,20 @@ pub struct State {
     /// The static part by which live flows were judged; the same, but for a while after [`State::adopt`].
     pub(super) judged: Table,
     pub(super) classes: Classes,
-    pub(super) net_classes: BTreeMap<HostId, u32>,
+    pub(super) nets: Nets,
     /// The classes that the kernel holds open.
     pub(super) doors: Doors,
     /// The policy in force, compiled.
     pub(super) snapshot: Option<Arc<Snapshot>>,
+    /// The limits of the policy in force.
+    pub(super) egress: Arc<Egress>,
+    /// Exfil caps and what was used of them.
+    pub caps: Caps,
+    /// Addresses that a capped name led a host to.
+    pub(super) charged: Charged,
     pub(super) leases: HashMap<(HostId, IpAddr), Lease>,
     /// How many of them each host has.
-    held: HashMap<HostId, usize>,
+    pub(super) held: HashMap<HostId, usize>,
     pub(super) next_host: u16,
 }
 
@@ -107,9 +115,13 @@ pub struct Leased {
     pub ops: Vec<Op>,
     /// By request, in order.
     pub results: Vec<Result<(), LeaseError>>,
-    touched: Vec<(HostId, IpAddr)>,
-    made: Vec<u32>,
-    opened: Vec<u32>,
+    pub(super) touched: Vec<(HostId, IpAddr)>,
+    pub(super) made: Vec<u32>,
+    pub(super) opened: Vec<u32>,
+    /// Chains made for it.
+    pub(super) chains: Vec<Ident>,
+    /// Addresses in `allow.ips` with the class they had before.
+    pub(super) charged: Vec<((HostId, IpAddr, Way), Option<u32>)>,
 }
 
 impl State {
@@ -121,9 +133,12 @@ impl State {
             fixed: Table::default(),
             judged: Table::default(),
             classes: Classes::new(first_class),
-            net_classes: BTreeMap::new(),
+            nets: Nets::default(),
             doors: Doors::new(),
             snapshot: None,
+            egress: Arc::default(),
+            caps: Caps::new(1),
+            charged: Charged::default(),
             leases: HashMap::new(),
             held: HashMap::new(),
             next_host: HostId::FIRST.0,
@@ -148,123 +163,6 @@ impl State {
         })
     }
 
-    /// The transaction that makes the kernel hold the addresses of all requests, as far as they are legal.
-    pub fn lease(&mut self, requests: &[LeaseRequest], now: impl Into<Now>) -> Leased {
-        let now = now.into();
-        let mut out = Leased::default();
-        let mut opened = BTreeMap::new();
-        let mut puts: [BTreeMap<Key, Value>; 2] = [BTreeMap::new(), BTreeMap::new()];
-        for request in requests {
-            let result = self.lease_one(request, now, &mut out, &mut opened, &mut puts);
-            out.results.push(result);
-        }
-        let (open, _) = doors::difference(&Doors::new(), &opened, |id, door| {
-            doors::element(id, door, &self.classes, self.host_name(door.host), now.utc)
-        });
-        out.ops.extend(open);
-        for (family, elements) in Family::BOTH.into_iter().zip(puts) {
-            if !elements.is_empty() {
-                out.ops.push(Op::PutElements(names::of("dst", family), elements.into_iter().collect()));
-            }
-        }
-        out
-    }
-
-    /// The transaction that gives up classes whose leases ended long ago, when there are too many. `None`: there are not.
-    #[must_use]
-    pub fn evict(&mut self, now: u64) -> Option<Vec<Op>> {
-        let surplus = self.classes.surplus(now);
-        let mut shut = Doors::new();
-        for id in &surplus {
-            self.classes.remove(*id);
-            shut.extend(self.doors.remove(id).map(|door| (*id, door)));
-        }
-        let (_, ops) = doors::difference(&shut, &Doors::new(), |id, _| (Key::Mark(id), Value::plain(Data::None)));
-        (!surplus.is_empty()).then_some(ops)
-    }
-
-    fn lease_one(
-        &mut self,
-        request: &LeaseRequest,
-        now: Now,
-        out: &mut Leased,
-        opened: &mut Doors,
-        puts: &mut [BTreeMap<Key, Value>; 2],
-    ) -> Result<(), LeaseError> {
-        if request.revision != self.revision || self.revision == 0 {
-            return Err(LeaseError::Stale);
-        }
-        let Some(snapshot) = self.snapshot.clone() else { return Err(LeaseError::Stale) };
-        let Now { ms: now, utc } = now;
-        let fresh = request.addresses.iter().filter(|address| !self.leases.contains_key(&(request.host, **address)));
-        if self.held.get(&request.host).copied().unwrap_or(0) + fresh.count() > MAX_LEASES_PER_HOST {
-            return Err(LeaseError::Full);
-        }
-        let ttl = request.ttl.clamp(MIN_LEASE, MAX_LEASE);
-        let until = now + u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-        for address in &request.addresses {
-            let key = (request.host, *address);
-            let mut lease = match self.leases.get(&key) {
-                Some(lease) => lease.clone(),
-                None => Lease { names: BTreeMap::new(), class: 0, until: 0 },
-            };
-            let open = self.doors.get(&lease.class).is_some_and(|door| door.until.is_none_or(|until| until > utc));
-            let held = lease.until > now && open;
-            if held && lease.names.get(&request.name).is_some_and(|end| *end >= until) {
-                self.classes.extend(lease.class, until, &request.links);
-                continue;
-            }
-            lease.names.retain(|_, end| *end > now);
-            let end = lease.names.entry(request.name.clone()).or_insert(until);
-            *end = (*end).max(until);
-            shorten(&mut lease.names, &request.name);
-            let set: BTreeSet<Name> = lease.names.keys().cloned().collect();
-            if self.classes.count(request.host) >= MAX_CLASSES_PER_HOST && !self.classes.has(request.host, &set) {
-                return Err(LeaseError::Full);
-            }
-            let Some((class, made)) = self.classes.of(request.host, &set, false) else {
-                return Err(LeaseError::Kernel("all class numbers of this table are used".into()));
-            };
-            lease.class = class;
-            lease.until = lease.names.values().copied().max().unwrap_or(until);
-            self.classes.extend(class, lease.until, &request.links);
-            if made {
-                out.made.push(class);
-            }
-            let shut = self.doors.get(&class).is_none_or(|door| door.until.is_some_and(|until| until <= utc));
-            if shut && let Some(fresh) = self.classes.get(class) {
-                // A window may have closed since the decision; then another decision is due.
-                let Some(door) = doors::door(fresh, &snapshot, utc) else { return Err(LeaseError::Stale) };
-                self.doors.insert(class, door);
-                opened.insert(class, door);
-                out.opened.push(class);
-            }
-            let value =
-                Value { data: Data::Mark(class), timeout_ms: Some(lease.until.saturating_sub(now)), comment: None };
-            let family = usize::from(!address.is_ipv4());
-            puts[family].insert(Key::MarkAddress(u32::from(request.host.0), *address), value);
-            if self.leases.insert(key, lease).is_none() {
-                *self.held.entry(request.host).or_default() += 1;
-            }
-            out.touched.push(key);
-        }
-        Ok(())
-    }
-
-    /// The kernel did not take these leases: nothing of them is remembered.
-    pub fn forget(&mut self, leased: Leased) {
-        for key in leased.touched {
-            self.leases.remove(&key);
-        }
-        for class in leased.made {
-            self.classes.remove(class);
-        }
-        for class in leased.opened {
-            self.doors.remove(&class);
-        }
-        self.recount();
-    }
-
     /// Counts the leases of each host.
     pub(super) fn recount(&mut self) {
         self.held.clear();
@@ -276,6 +174,7 @@ impl State {
     /// Drops what ended before `now` from memory (the kernel drops its own).
     pub fn sweep(&mut self, now: u64) {
         self.leases.retain(|_, lease| lease.until > now);
+        self.charged.sweep(now);
         self.recount();
     }
 
@@ -284,10 +183,9 @@ impl State {
     pub fn tick(&self, now: impl Into<Now>) -> (Vec<Op>, Vec<Op>, Doors) {
         let now = now.into();
         let Some(snapshot) = &self.snapshot else { return (Vec::new(), Vec::new(), self.doors.clone()) };
-        let fresh = doors::open(&self.classes, &self.net_classes, snapshot, now.utc);
-        let (open, shut) = doors::difference(&self.doors, &fresh, |id, door| {
-            doors::element(id, door, &self.classes, self.host_name(door.host), now.utc)
-        });
+        let fresh = doors::open(&self.classes, &self.nets, snapshot, &self.egress, now.utc);
+        let scribe = Scribe { classes: &self.classes, host: &|id| self.host_name(id), utc: now.utc };
+        let (open, shut) = doors::difference(&self.doors, &fresh, &scribe);
         (open, shut, fresh)
     }
 
@@ -307,15 +205,6 @@ impl State {
     /// The name of a host by its number; `None` also for [`HostId::NOBODY`].
     pub fn host_name(&self, id: HostId) -> Option<&HostName> {
         self.hosts.iter().find(|(_, number)| **number == id).map(|(name, _)| name)
-    }
-}
-
-/// Keeps [`MAX_NAMES`], the one just asked for among them; those that end first go.
-fn shorten(names: &mut BTreeMap<Name, u64>, asked: &Name) {
-    while names.len() > MAX_NAMES {
-        let others = names.iter().filter(|(name, _)| *name != asked);
-        let Some(first) = others.min_by_key(|(_, end)| **end).map(|(name, _)| name.clone()) else { return };
-        names.remove(&first);
     }
 }
 

@@ -49,13 +49,12 @@ fn is_same(found: &[HeldRule], wrote: &[Rule]) -> bool {
     found.len() == wrote.len() && found.iter().zip(wrote).all(|(found, wrote)| found.comment == wrote.comment)
 }
 
-/// Rules are not read back into the language; a chain that has any gets one that equals none of ours, so that every
-/// difference empties and fills it. Timeouts are what is left of them.
+/// Rules are not read back into the language; of each only the comment is here, and as every rule of ours does something
+/// it equals none of them, so that every difference empties and fills the chain. Timeouts are what is left of them.
 pub fn table(held: &Held) -> Table {
-    let unread = || Rule { conds: Vec::new(), actions: Vec::new(), comment: "as held".into() };
+    let unread = |rule: &HeldRule| Rule { conds: Vec::new(), actions: Vec::new(), comment: rule.comment.clone() };
     let chains = held.chains.iter().map(|(name, chain)| {
-        let rules = if chain.rules.is_empty() { Vec::new() } else { vec![unread()] };
-        (name.clone(), Chain { base: chain.base, rules })
+        (name.clone(), Chain { base: chain.base, rules: chain.rules.iter().map(unread).collect() })
     });
     let sets = held.sets.iter().filter_map(|(name, set)| {
         let elements = set

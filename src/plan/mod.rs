@@ -4,6 +4,7 @@ pub mod apply;
 pub mod elements;
 pub mod ids;
 pub mod ir;
+pub mod meter;
 pub mod ops;
 pub mod prepared;
 pub mod rpz;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::plan::ids::HostId;
+use crate::plan::meter::{CapId, CapState, Meter};
 use crate::policy::model::HostName;
 
 /// Where port-53 traffic of one address family goes.
@@ -24,6 +25,14 @@ pub struct Situation {
     pub hosts: BTreeMap<HostName, HostId>,
     /// The class of flows that `allow.ips` lets through, by host.
     pub net_classes: BTreeMap<HostId, u32>,
+    /// The class of flows that `allow.ips` lets somebody outside open to a host.
+    pub inbound_classes: BTreeMap<HostId, u32>,
+    /// The meters of all classes.
+    pub meters: BTreeSet<Meter>,
+    /// The caps of the policy with their limits.
+    pub caps: BTreeMap<CapId, CapState>,
+    /// Addresses in `allow.ips` that caps are charged for: host, address, whether somebody there opened the flow, class.
+    pub capped: BTreeMap<(HostId, IpAddr, bool), u32>,
     /// Hosts whose live flows must be judged again at each packet, because their rules changed under them.
     pub recheck: BTreeSet<HostId>,
     /// The way to our DNS over IPv4.
@@ -40,6 +49,12 @@ pub struct Situation {
 }
 
 impl Situation {
+    /// The class of a host's `allow.ips` flows.
+    pub fn net_class(&self, host: HostId, inbound: bool) -> Option<u32> {
+        let classes = if inbound { &self.inbound_classes } else { &self.net_classes };
+        classes.get(&host).copied()
+    }
+
     /// The kernel's number of a host; [`HostId::NOBODY`] for none.
     pub fn id(&self, host: Option<&HostName>) -> HostId {
         host.and_then(|name| self.hosts.get(name)).copied().unwrap_or(HostId::NOBODY)

@@ -71,6 +71,8 @@ struct View {
     ips: Option<Arc<Ranges<()>>>,
     deny_ips: Vec<(Arc<Ranges<u32>>, List<IpNet>)>,
     windows: Windows,
+    /// The host has exfil caps.
+    capped: bool,
 }
 
 /// The compiled policy.
@@ -92,6 +94,8 @@ pub struct Snapshot {
 pub enum AddressVerdict {
     /// It may be told once it is leased.
     Lease,
+    /// Only `allow.ips` can open it, and does; but the host has caps, so the kernel must know first for which name.
+    Charged,
     /// Only `allow.ips` can open it, and does: it may be told and needs no lease.
     Open,
     /// A denylist line covers it: it may not be told.
@@ -234,14 +238,25 @@ impl Snapshot {
             // Also where allow.ips covers it: the answer outlives a policy that takes the line out.
             return AddressVerdict::Lease;
         }
-        if view.ips.as_ref().is_some_and(|ranges| find(ranges, address).is_some()) {
-            return AddressVerdict::Open;
+        if view.opens(address) {
+            return if view.capped { AddressVerdict::Charged } else { AddressVerdict::Open };
         }
         AddressVerdict::Rebinding
+    }
+
+    /// Whether `allow.ips` opens an address to a host.
+    pub fn is_open(&self, host: HostId, address: IpAddr) -> bool {
+        self.views.get(&host).is_some_and(|view| {
+            view.opens(address) && !view.deny_ips.iter().any(|(ranges, _)| find(ranges, address).is_some())
+        })
     }
 }
 
 impl View {
+    fn opens(&self, address: IpAddr) -> bool {
+        self.ips.as_ref().is_some_and(|ranges| find(ranges, address).is_some())
+    }
+
     fn block(&self, reason: Reason, path: Option<Pointer>, domain: Option<Pattern>) -> Decision {
         Decision { verdict: Verdict::Block, reason, path, host: self.name.clone(), domain, mode: self.mode }
     }
@@ -299,6 +314,7 @@ impl Indexes {
             name: rules.host.cloned(),
             mode: rules.mode,
             windows: Windows::new(&rules),
+            capped: host.and_then(|name| policy.hosts.get(name)).is_some_and(|host| !host.caps.is_empty()),
             domains: rules.domains.and_then(names),
             deny_domains: rules.deny_domains.into_iter().flatten().filter_map(names).collect(),
             ips: rules.ips.and_then(|list| self.ips.get(&list.path).cloned()),

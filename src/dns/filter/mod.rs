@@ -245,11 +245,12 @@ impl<J: Judge + ?Sized> Filter<'_, J> {
     /// Whether an address may be told; it is put on the list of leases if it needs one.
     fn address(&mut self, address: IpAddr) -> bool {
         let refusal = match self.judge.judge_address(self.asked.host, address) {
-            AddressVerdict::Lease if self.addresses.len() < MAX_ADDRESSES || self.addresses.contains(&address) => {
+            AddressVerdict::Lease | AddressVerdict::Charged
+                if self.addresses.len() < MAX_ADDRESSES || self.addresses.contains(&address) => {
                 self.addresses.insert(address);
                 return true;
             }
-            AddressVerdict::Lease => return false,
+            AddressVerdict::Lease | AddressVerdict::Charged => return false,
             AddressVerdict::Open => return true,
             AddressVerdict::Denied(decision) => decision,
             AddressVerdict::Rebinding => self.asked.refusal(Reason::Rebinding),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::ir::{
-    Action, Base, Chain, Cond, Data, DataType, Elements, Family, Ident, Key, KeyType, Rule, Set, SetSpec, Value,
+    Action, Base, Chain, Cond, Data, DataType, Elements, Family, Ident, Key, KeyType, Object, Rule, Set, SetSpec, Value,
     Verdict,
 };
 use super::super::ops::Table;
@@ -27,6 +27,11 @@ impl<'a> Build<'a> {
         let mut build = Self { policy, lists, situation, table: Table::default() };
         build.dynamic_sets();
         build
+    }
+
+    /// Whether packets must not pass without a class that measures them.
+    pub fn is_metered(&self) -> bool {
+        super::meters::is_metered(self.policy)
     }
 
     pub fn finish(self) -> Table {
@@ -71,6 +76,15 @@ impl<'a> Build<'a> {
             .or_insert_with(|| Chain { base: None, rules: Vec::new() })
             .rules
             .push(Rule { conds, actions, comment: comment.into() });
+    }
+
+    /// Appends a rule that stands already.
+    pub fn push(&mut self, chain: &Ident, rule: Rule) {
+        self.rule(chain, rule.conds, rule.actions, rule.comment);
+    }
+
+    pub fn object(&mut self, name: Ident, object: Object) {
+        self.table.objects.insert(name, object);
     }
 
     pub fn set(&mut self, name: Ident, spec: SetSpec, elements: Elements) {

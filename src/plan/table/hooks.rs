@@ -133,8 +133,8 @@ fn classify(build: &mut Build<'_>) {
         let map = names::of("dst", family);
         build.rule(&chain, vec![], vec![Action::SetMarkFrom(Lookup::MarkAnd(receiver), map)], "leased to this host");
         for icmp in [proto::ICMP, proto::ICMPV6] {
-            let error = vec![Cond::State(States::RELATED), Cond::Proto(icmp), Cond::Mark(Op::Ge, CLASS_BASE)];
-            build.rule(&chain, error, passing(), "errors give no class");
+            let error = [Cond::State(States::RELATED), Cond::Proto(icmp), Cond::Mark(Op::Ge, CLASS_BASE)];
+            errors(build, &chain, &error, Direction::Original);
         }
         let class = || vec![Cond::Mark(Op::Ge, CLASS_BASE)];
         build.rule(&chain, class(), vec![Action::Vmap(Field::CtMark, names::UP.into())], "");
@@ -161,9 +161,16 @@ fn classify(build: &mut Build<'_>) {
 }
 
 /// An ICMP error is judged by the address of its flow, not by port and protocol. So it may pass, but the flow gets no
-/// class by it: else an agent could open a flow to a closed port by an error of its own making.
-pub(super) fn passing() -> Vec<Action> {
-    vec![Action::SetMark(0), Action::Verdict(Verdict::Accept)]
+/// class by it: else an agent could open a flow to a closed port by an error of its own making. Without a class no
+/// limit could count it, so where there are limits an agent (which sends in direction `agent`) cannot send one.
+pub(super) fn errors(build: &mut Build<'_>, chain: &str, conds: &[Cond], agent: Direction) {
+    if build.is_metered() {
+        let sent = conds.iter().cloned().chain([Cond::Direction(agent)]).collect();
+        let refused = vec![Action::SetMark(0), Action::Counter, Action::Verdict(Verdict::Drop)];
+        build.rule(chain, sent, refused, "an error that no limit could count");
+    }
+    let passing = vec![Action::SetMark(0), Action::Verdict(Verdict::Accept)];
+    build.rule(chain, conds.to_vec(), passing, "errors give no class");
 }
 
 fn covers(net: std::net::Ipv6Addr, len: u8, inner: std::net::Ipv6Addr) -> bool {
@@ -201,6 +208,7 @@ fn refusals(build: &mut Build<'_>) {
         ("b_special", "not-allowlisted: special address"),
         ("b_lease", "no-lease"),
         ("b_window", "window-closed"),
+        ("b_cap", "cap-exhausted"),
         ("b_inbound", "not-allowlisted: opened from outside"),
         ("b_gateway", "not-allowlisted: the gateway's own service"),
     ] {

@@ -48,13 +48,15 @@ pub(super) fn add(build: &mut Build<'_>) {
         })
         .collect();
     build.plain_set(names::HOSTS, KeyType::Mark, DataType::None, false, registry);
-    let classes: Vec<_> = build
-        .situation
-        .net_classes
-        .iter()
-        .map(|(id, class)| (Key::Mark(u32::from(id.0)), Value::plain(Data::Mark(*class))))
-        .collect();
-    build.plain_set(names::NET_CLASS, KeyType::Mark, DataType::Mark, false, classes);
+    for (name, classes) in
+        [(names::NET_CLASS, &build.situation.net_classes), (names::INBOUND_CLASS, &build.situation.inbound_classes)]
+    {
+        let elements: Vec<_> = classes
+            .iter()
+            .map(|(id, class)| (Key::Mark(u32::from(id.0)), Value::plain(Data::Mark(*class))))
+            .collect();
+        build.plain_set(name, KeyType::Mark, DataType::Mark, false, elements);
+    }
 }
 
 /// All addresses of a family as disjoint ranges, each with its host or nobody.

@@ -18,6 +18,7 @@ mod build;
 mod hooks;
 mod hosts;
 mod lists;
+mod meters;
 pub mod names;
 mod scope;
 mod views;
@@ -39,8 +40,10 @@ pub fn table_of(policy: &Policy, lists: &Lists, situation: &Situation) -> Table 
     hosts::add(&mut build);
     views::add(&mut build);
     hooks::add(&mut build);
+    meters::add(&mut build);
     build.finish()
 }
 
 pub use hosts::segments;
 pub use lists::Lists;
+pub use meters::{MERGED, make as make_meter, over as over_cap, rules as meter_rules, set_cap};

@@ -1,7 +1,8 @@
 //! Every name the kernel sees is made here.
 
-use super::super::ir::{Family, Ident};
+use super::super::ir::{Direction, Family, Ident};
 use crate::plan::ids::HostId;
+use crate::plan::meter::CapId;
 
 /// Chains, sets and maps with fixed names.
 macro_rules! fixed {
@@ -33,10 +34,8 @@ fixed! {
     CLASSIFY = "classify";
     /// What a host may use of the gateway itself.
     GATEWAY = "gateway";
-    /// `allow.ips` covers the address; with a family at its end.
+    /// `allow.ips` covers the address; see [`open`].
     OPEN = "open";
-    /// The same for answers to flows that were opened from outside.
-    OPEN_REPLY = "open_reply";
     /// The end of refused packets.
     DENY = "deny";
     /// Host ids with names as comments, for a daemon that starts again.
@@ -47,6 +46,14 @@ fixed! {
     UP = "up";
     /// Class to verdict, packets from the other side.
     DOWN = "down";
+    /// Host id to the class of flows that `allow.ips` lets somebody open to it.
+    INBOUND_CLASS = "inbound_class";
+    /// How the sets and maps of charged addresses begin.
+    CAPPED = "capped";
+    /// How the chains of meters begin.
+    METER = "meter_";
+    /// How the objects of caps begin.
+    CAP = "cap_";
 }
 
 /// A name with a family at its end, such as `host4`.
@@ -116,6 +123,59 @@ pub fn recheck_of(family: Family, id: HostId) -> Ident {
 /// `protocols4_h7`: what comes back from it may be judged by address; the rest is refused in it.
 pub fn protocols(family: Family, owner: Owner) -> Ident {
     Ident::from(format!("protocols{}_{owner}", family.digit()))
+}
+
+/// `rate_h7`: a bucket.
+pub fn rate(owner: Owner) -> Ident {
+    Ident::from(format!("rate_{owner}"))
+}
+
+/// `cap_12`: the quota of a cap.
+pub fn cap(id: CapId) -> Ident {
+    Ident::from(format!("{CAP}{}", id.0))
+}
+
+/// The number in [`cap`].
+pub fn read_cap(name: &str) -> Option<CapId> {
+    name.strip_prefix(CAP)?.parse().ok().map(CapId)
+}
+
+/// The counters of a cap: what passed, what met the limit, and of what passed the packets that were several in one.
+pub fn cap_counters(id: CapId) -> [Ident; 4] {
+    ["passed", "spilled", "merged4", "merged6"].map(|what| Ident::from(format!("{CAP}{}_{what}", id.0)))
+}
+
+/// `over_12`: packets that meet the limit of a cap.
+pub fn over(id: CapId) -> Ident {
+    Ident::from(format!("over_{}", id.0))
+}
+
+/// The end of a meter for packets that are several in one.
+pub fn merged(meter: &str) -> Ident {
+    Ident::from(format!("{meter}_m"))
+}
+
+/// `open4`, `open4_h7`: `allow.ips` covers the peer; `open_reply4` where the peer opened the flow.
+pub fn open(family: Family, agent: Direction, host: Option<HostId>) -> Ident {
+    let reply = if agent == Direction::Reply { "_reply" } else { "" };
+    let of = host.map_or_else(String::new, |id| format!("_h{}", id.0));
+    Ident::from(format!("{OPEN}{reply}{}{of}", family.digit()))
+}
+
+/// `capped4_h7`: addresses in `allow.ips` that caps of the host are charged for; `capped_in…`: of peers that open flows.
+pub fn capped(family: Family, inbound: bool, host: HostId) -> Ident {
+    Ident::from(format!("{CAPPED}{}{}_h{}", if inbound { "_in" } else { "" }, family.digit(), host.0))
+}
+
+/// `cappedclass4_h7`: those addresses to their classes.
+pub fn capped_class(family: Family, inbound: bool, host: HostId) -> Ident {
+    Ident::from(format!("{CAPPED}class{}{}_h{}", if inbound { "_in" } else { "" }, family.digit(), host.0))
+}
+
+/// Whether somebody outside opens the flow, and the host, in [`capped_class`].
+pub fn read_capped_class(name: &str) -> Option<(bool, HostId)> {
+    let (kind, host) = name.strip_prefix(CAPPED)?.strip_prefix("class")?.split_once("_h")?;
+    Some((kind.starts_with("_in"), HostId(host.parse().ok()?)))
 }
 
 /// `ports_h7`.

@@ -1,6 +1,7 @@
 //! What one host may reach: deny, protocol and port, allowed networks.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 
@@ -9,7 +10,7 @@ use super::super::ir::{
     Verdict, proto,
 };
 use super::build::{Build, goto, jump, member, verdict};
-use super::hooks::{passing, who};
+use super::hooks::{errors, who};
 use super::hosts::everybody;
 use super::names::{self, Owner};
 use super::scope::{self, Side};
@@ -21,6 +22,8 @@ struct Lists<'a> {
     ports: Owner,
     ips: Option<(Owner, &'a List<IpNet>)>,
     deny: Vec<(Owner, &'a List<IpNet>)>,
+    /// The host has exfil caps.
+    capped: bool,
 }
 
 pub(super) fn add(build: &mut Build<'_>) {
@@ -33,7 +36,9 @@ pub(super) fn add(build: &mut Build<'_>) {
     for (name, host) in &policy.hosts {
         let id = build.situation.id(Some(name));
         let owner = Owner::Host(id);
-        if is_own(host) {
+        // A cap must know which of its addresses allow.ips opens.
+        let charged = !host.caps.is_empty() && (host.allow.ips.is_some() || policy.allow.ips.is_some());
+        if is_own(host) || charged {
             add_lists(build, owner, &host.allow, &host.deny);
             let own = lists(build, Some((id, host)));
             add_view(build, owner, &own);
@@ -63,25 +68,53 @@ pub(super) fn add(build: &mut Build<'_>) {
         add_recheck(build, id, owner);
     }
     for family in Family::BOTH {
-        for (chain, sender) in [
-            (names::of(names::OPEN, family), Field::Ct(Direction::Original, family, End::Source)),
-            (names::of(names::OPEN_REPLY, family), Field::Ct(Direction::Reply, family, End::Source)),
-        ] {
-            open(build, &chain, family, sender);
+        for agent in [Direction::Original, Direction::Reply] {
+            open(build, &names::open(family, agent, None), family, agent, None);
         }
     }
 }
 
-/// `allow.ips` covers the address: the flow gets the class of its host's networks.
-fn open(build: &mut Build<'_>, chain: &str, family: Family, sender: Field) {
+/// `allow.ips` covers the peer: the flow gets the class of its host's networks, or of the caps that are charged for the
+/// address. `agent`: the direction in which the agent sends. `capped`: the chain is that of one host, which has caps.
+fn open(build: &mut Build<'_>, chain: &str, family: Family, agent: Direction, capped: Option<HostId>) {
+    let inbound = agent == Direction::Reply;
+    let (classes, alive, peer) = if inbound {
+        (names::INBOUND_CLASS, names::DOWN, End::Source)
+    } else {
+        (names::NET_CLASS, names::UP, End::Destination)
+    };
     for icmp in [proto::ICMP, proto::ICMPV6] {
-        let error = vec![Cond::State(States::RELATED), Cond::Proto(icmp)];
-        build.rule(chain, error, passing(), "errors give no class");
+        errors(build, chain, &[Cond::State(States::RELATED), Cond::Proto(icmp)], agent);
     }
-    who(build, chain, family, sender);
-    let class = Action::SetMarkFrom(Lookup::One(Field::CtMark), names::NET_CLASS.into());
-    build.rule(chain, vec![], vec![class], "allow.ips covers the address");
-    build.rule(chain, vec![], vec![Action::Vmap(Field::CtMark, names::UP.into())], "");
+    let alive = Action::Vmap(Field::CtMark, alive.into());
+    let Some(host) = capped else {
+        who(build, chain, family, Field::Ct(agent, family, End::Source));
+        let class = Action::SetMarkFrom(Lookup::One(Field::CtMark), classes.into());
+        build.rule(chain, vec![], vec![class], "allow.ips covers the address");
+        build.rule(chain, vec![], vec![alive], "");
+        build.rule(chain, vec![], goto("b_window"), "its door is shut");
+        return;
+    };
+    // The mark is set to a class at once, never to a number first: two packets of a flow may be judged at the same time,
+    // and neither must find its way past the cap by what the other one wrote.
+    let set = names::capped(family, inbound, host);
+    let own = build.situation.capped.iter().filter(|((owner, address, opened), _)| {
+        *owner == host && *opened == inbound && Family::of(*address) == family
+    });
+    let own: Vec<(IpAddr, u32)> = own.map(|((_, address, _), class)| (*address, *class)).collect();
+    let members = own.iter().map(|(address, _)| member(Key::Address(*address)));
+    build.plain_set(set.clone(), KeyType::Address(family), DataType::None, false, members);
+    let map = names::capped_class(family, inbound, host);
+    let marks = own.iter().map(|(address, class)| (Key::Address(*address), Value::plain(Data::Mark(*class))));
+    build.plain_set(map.clone(), KeyType::Address(family), DataType::Mark, false, marks);
+    let peer = Field::Ct(Direction::Original, family, peer);
+    let charged = || vec![Cond::In { field: peer, set: set.clone(), negate: false }];
+    let class = Action::SetMarkFrom(Lookup::One(peer), map);
+    build.rule(chain, charged(), vec![class, alive.clone()], "allow.ips covers the address, and a cap is charged");
+    build.rule(chain, charged(), goto("b_window"), "its door is shut");
+    if let Some(class) = build.situation.net_class(host, inbound) {
+        build.rule(chain, vec![], vec![Action::SetMark(class), alive], "allow.ips covers the address");
+    }
     build.rule(chain, vec![], goto("b_window"), "its door is shut");
 }
 
@@ -103,7 +136,8 @@ fn lists<'a>(build: &Build<'a>, host: Option<(HostId, &'a Host)>) -> Lists<'a> {
     };
     let own_deny = host.and_then(|(id, own)| own.deny.ips.as_ref().map(|list| (Owner::Host(id), list)));
     let global_deny = policy.deny.ips.as_ref().map(|list| (Owner::Global, list));
-    Lists { ports, ips, deny: own_deny.into_iter().chain(global_deny).collect() }
+    let capped = host.is_some_and(|(_, own)| !own.caps.is_empty());
+    Lists { ports, ips, deny: own_deny.into_iter().chain(global_deny).collect(), capped }
 }
 
 fn add_lists(build: &mut Build<'_>, owner: Owner, allow: &Allow, deny: &Deny) {
@@ -163,7 +197,14 @@ fn address_rules(
 }
 
 fn add_view(build: &mut Build<'_>, owner: Owner, lists: &Lists<'_>) {
+    let capped = match owner {
+        Owner::Host(id) if lists.capped && lists.ips.is_some() => Some(id),
+        _ => None,
+    };
     for family in Family::BOTH {
+        for agent in [Direction::Original, Direction::Reply].into_iter().filter(|_| capped.is_some()) {
+            open(build, &names::open(family, agent, capped), family, agent, capped);
+        }
         let receiver = Field::Ct(Direction::Original, family, End::Destination);
         let opener = Field::Ct(Direction::Original, family, End::Source);
         let guard = names::guard(family, owner);
@@ -176,7 +217,7 @@ fn add_view(build: &mut Build<'_>, owner: Owner, lists: &Lists<'_>) {
         let view = names::view(family, owner);
         build.rule(&view, vec![], jump(guard), "");
         if let Some((ips_owner, ips)) = lists.ips {
-            let open = names::of(names::OPEN, family);
+            let open = names::open(family, Direction::Original, capped);
             address_rules(build, &view, family, receiver, "allow", (ips_owner, ips), &open);
         }
 
@@ -188,7 +229,7 @@ fn add_view(build: &mut Build<'_>, owner: Owner, lists: &Lists<'_>) {
         }
         build.rule(&reply, vec![], jump(names::protocols(family, lists.ports)), "");
         if let Some((ips_owner, ips)) = lists.ips {
-            let open = names::of(names::OPEN_REPLY, family);
+            let open = names::open(family, Direction::Reply, capped);
             address_rules(build, &reply, family, opener, "allow", (ips_owner, ips), &open);
         }
     }

@@ -1,0 +1,66 @@
+//! Meters: what the packets of a class pass on their way out, before they are accepted.
+
+use std::collections::BTreeSet;
+
+use super::ids::HostId;
+use super::ir::{Ident, Verdict};
+use super::table::names;
+
+/// The number of an exfil cap; the kernel's objects are named by it. Never used twice, so that what the kernel counted
+/// for one cap is never taken for another's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CapId(pub u32);
+
+/// What a class meets besides its verdict. Classes with equal meters share a chain.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Meter {
+    /// The bucket of this host.
+    pub rate: Option<HostId>,
+    /// The bucket of all egress in scope.
+    pub all: bool,
+    /// Every cap that is charged.
+    pub caps: BTreeSet<CapId>,
+    /// Judged again at each packet by this host's rules.
+    pub recheck: Option<HostId>,
+}
+
+impl Meter {
+    /// Whether there is nothing to measure.
+    pub fn is_free(&self) -> bool {
+        self.rate.is_none() && !self.all && self.caps.is_empty()
+    }
+
+    /// Where the packets of the class go.
+    pub fn verdict(&self) -> Verdict {
+        match self.recheck {
+            _ if !self.is_free() => Verdict::Goto(self.chain()),
+            Some(host) => Verdict::Goto(names::recheck(host)),
+            None => Verdict::Accept,
+        }
+    }
+
+    /// `meter_…`: the chain, named by a digest of what it does (FNV-1a).
+    pub fn chain(&self) -> Ident {
+        let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+        let mut eat = |number: u32| {
+            for octet in number.to_be_bytes() {
+                hash = (hash ^ u64::from(octet)).wrapping_mul(0x0100_0000_01b3);
+            }
+        };
+        eat(self.rate.map_or(0, |host| u32::from(host.0) + 1));
+        eat(u32::from(self.all));
+        eat(self.recheck.map_or(0, |host| u32::from(host.0) + 1));
+        self.caps.iter().for_each(|cap| eat(cap.0));
+        Ident::from(format!("{}{hash:016x}", names::METER))
+    }
+}
+
+/// What the table has to know of a cap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapState {
+    /// The kernel's limit: octets since the objects were made.
+    pub limit: u64,
+    /// Nothing is granted beyond the limit in this period: a packet over it is refused. Otherwise it is dropped, and comes
+    /// again when more was granted.
+    pub last: bool,
+}
