@@ -1,9 +1,9 @@
 //! When a cap's period began, and when the next one does.
 //!
 //! Periods follow the clock on the wall of the moment's zone, like windows. A minute and an hour begin whenever that
-//! clock shows a full one, also a second time where it is set back, and where it jumps over a full one. A day begins with the
-//! first instant that has its date or a later one: at midnight, at the jump that skips midnight, at the first of two
-//! midnights. What a clock that is set back shows again of an ended day belongs to the new one.
+//! clock shows a full one, also a second time where it is set back, and where it jumps over a full one. A day begins
+//! with the first instant that has its date or a later one: at midnight, at the jump that skips midnight, at the first of
+//! two midnights. What a clock that is set back shows again of an ended day belongs to the new one.
 
 use chrono::{DateTime, Offset as _, TimeZone as _, Utc};
 use chrono_tz::Tz;
@@ -19,8 +19,8 @@ const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 /// In no zone of the tz database are two clock changes closer to each other than three days, so none is stepped over.
 const STEP: i64 = DAY;
-/// How many times its usual length a period is looked for to both sides. The longest day had 47 hours (Kwajalein, 1969), the
-/// longest hour has one and a half (Lord Howe Island, each year).
+/// How many times its usual length a period is looked for to both sides. The longest day had 47 hours (Kwajalein, 1969),
+/// the longest hour has one and a half (Lord Howe Island, each year).
 const REACH: i64 = 3;
 
 impl Period {
