@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use chrono::DateTime;
 use clawgress::policy::model::Period;
 use clawgress::store::StoreError;
+use clawgress::store::ledger::journal::Sum;
 use clawgress::store::ledger::{Entry, Ledger, Loaded};
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -156,6 +157,8 @@ fn every_prefix_holds_what_was_acknowledged_before_its_end() {
         }
         no_damage(&loaded);
         let lines = whole[..length].iter().filter(|octet| **octet == b'\n').count() - 1;
+        let good = whole[..length].iter().rposition(|octet| *octet == b'\n').unwrap() + 1;
+        assert_eq!(fs::read(place.file()).unwrap(), whole[..good], "what is torn is cut off");
         let mut due: Vec<Entry> = Vec::new();
         for entry in &entries[..lines] {
             due.retain(|old| old.number != entry.number);
@@ -268,6 +271,30 @@ fn what_is_no_ledger_is_told_in_words() {
     assert!(endless.open().1.damage.unwrap().ends_with("line 2 has no end"));
 }
 
+/// What a later version may write under the same header, and what nobody writes.
+#[test]
+fn fields_of_another_kind_are_damage() {
+    let place = Place::with(&[&[entry(1, 10)]]);
+    let whole = fs::read_to_string(place.file()).unwrap();
+    let (sum, fields) = whole.lines().nth(1).unwrap().split_at("{\"sum\":\"0123456789abcdef".len());
+    assert!(sum.as_bytes().ends_with(Sum::FIRST.after(fields.as_bytes()).digits()), "the sum is made like this");
+    for (old, new) in [
+        ("\"number\":1,", "\"number\":4294967295,"),
+        ("\"number\":1,", "\"number\":1,\"more\":0,"),
+        ("\"number\":1,", ""),
+        ("\"number\":1,", "\"number\":1,\"number\":1,"),
+        ("\"minute\"", "\"week\""),
+        (":01Z", ":01.5Z"),
+        ("}", ""),
+    ] {
+        let fields = fields.replacen(old, new, 1);
+        let sum = String::from_utf8_lossy(Sum::FIRST.after(fields.as_bytes()).digits()).into_owned();
+        fs::write(place.file(), format!("{HEADER}{{\"sum\":\"{sum}{fields}\n")).unwrap();
+        let damage = place.open().1.damage.unwrap_or_default();
+        assert!(damage.ends_with("line 2 is of a kind that this clawgress does not know"), "{fields}: {damage}");
+    }
+}
+
 #[test]
 fn links_pipes_and_directories_are_not_followed() {
     let real = Place::with(&[&[entry(1, 10)]]);
@@ -299,7 +326,7 @@ fn the_rest_of_a_failed_write_is_cut_before_the_next_one() {
     let (mut ledger, _) = place.open();
     let mut text = fs::read(place.file()).unwrap();
     let whole = text.len();
-    text.extend_from_slice(b"{\"sum\":\"0123");
+    text.extend_from_slice(&b"{\"sum\":\"0123\n".repeat(100));
     fs::write(place.file(), &text).unwrap();
     ledger.append(&[entry(2, 20)]).unwrap();
     assert_eq!(place.open().1.entries, [entry(2, 20), entry(1, 10)]);

@@ -258,3 +258,33 @@ fn existing(path: &Path) -> Result<Option<(File, Reading)>, String> {
     let reading = journal::read(BufReader::new(&file)).map_err(unreadable)?;
     Ok(Some((file, reading)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_doubtful_replacement_only_another_one_helps() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut ledger, _) = Ledger::open(dir.path()).unwrap();
+        ledger.journal = Err(Shut::Unsure);
+        let entry = Entry {
+            number: 1,
+            host: "agent".to_owned(),
+            domain: "example.com".to_owned(),
+            period: crate::policy::model::Period::Day,
+            start: chrono::DateTime::UNIX_EPOCH,
+            granted: 1,
+            carried: 0,
+            passed: 0,
+            merged4: 0,
+            merged6: 0,
+        };
+        let error = ledger.append(std::slice::from_ref(&entry)).unwrap_err().to_string();
+        assert!(error.ends_with("may not have kept its last version; start clawgress again"), "{error}");
+        assert!(!ledger.should_compact());
+        ledger.compact(&[]).unwrap();
+        ledger.append(std::slice::from_ref(&entry)).unwrap();
+        assert_eq!(Ledger::open(dir.path()).unwrap().1.entries, [entry]);
+    }
+}
