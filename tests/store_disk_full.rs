@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use chrono::DateTime;
+use clawgress::policy::model::Period;
+use clawgress::store::ledger::{Entry, Ledger};
 use clawgress::store::{Origin, Revision, RevisionMeta, Store};
 
 /// Tells the test inside the namespace where the small disk is.
@@ -14,21 +16,31 @@ const SMALL_DISK: &str = "CLAWGRESS_TEST_SMALL_DISK";
 
 #[test]
 fn a_full_disk_changes_nothing() {
+    on_a_small_disk("a_full_disk_changes_nothing", policies_and_revisions);
+}
+
+#[test]
+fn a_ledger_on_a_full_disk_keeps_what_it_has() {
+    on_a_small_disk("a_ledger_on_a_full_disk_keeps_what_it_has", ledgers);
+}
+
+/// Runs the test of this name again, in a namespace with a small disk, where it does the work.
+fn on_a_small_disk(test: &str, work: fn(&Path)) {
     if let Some(disk) = std::env::var_os(SMALL_DISK) {
-        return on_a_small_disk(Path::new(&disk));
+        return work(Path::new(&disk));
     }
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIP: a_full_disk_changes_nothing needs root to mount a small disk");
+        eprintln!("SKIP: {test} needs root to mount a small disk");
         assert!(std::env::var_os("CI").is_none(), "no skipping in a pipeline");
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let script =
-        "mount -t tmpfs -o size=256k tmpfs \"$1\" && exec \"$2\" --exact a_full_disk_changes_nothing --nocapture";
+    let script = "mount -t tmpfs -o size=256k tmpfs \"$1\" && exec \"$2\" --exact \"$3\" --nocapture";
     let done = Command::new("unshare")
         .args(["--mount", "sh", "-c", script, "sh"])
         .arg(dir.path())
         .arg(std::env::current_exe().unwrap())
+        .arg(test)
         .env(SMALL_DISK, dir.path())
         .output()
         .unwrap();
@@ -36,7 +48,7 @@ fn a_full_disk_changes_nothing() {
     assert!(done.status.success() && said.contains("1 passed"), "{said}");
 }
 
-fn on_a_small_disk(disk: &Path) {
+fn policies_and_revisions(disk: &Path) {
     let revision = |number: u64, policy: String| Revision {
         meta: RevisionMeta {
             revision: number,
@@ -76,4 +88,52 @@ fn on_a_small_disk(disk: &Path) {
     store.record(&revision(3, big.clone())).unwrap();
     assert_eq!(store.stored_policy().unwrap(), Some(big));
     assert_eq!(fs::read_dir(disk).unwrap().count(), 2, "policy.json, state and no part of a file");
+}
+
+fn ledgers(disk: &Path) {
+    let entry = |number: u32| Entry {
+        number,
+        host: "agent".to_owned(),
+        domain: format!("n{number}.example.com"),
+        period: Period::Day,
+        start: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
+        granted: 65_536,
+        carried: 0,
+        passed: 0,
+        merged4: 0,
+        merged6: 0,
+    };
+    let (mut ledger, _) = Ledger::open(disk).unwrap();
+    ledger.append(&[entry(1), entry(2)]).unwrap();
+    let file = disk.join("ledger");
+    let whole = fs::read(&file).unwrap();
+    let ballast = disk.join("ballast");
+    fs::write(&ballast, vec![b'x'; 512 * 1024]).unwrap_err();
+
+    // More than the page that the file has already, so the write stops in the middle of a line.
+    let many: Vec<Entry> = (3..100).map(entry).collect();
+    let error = ledger.append(&many).unwrap_err();
+    assert!(error.is_disk_full(), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        format!("cannot write {}: the disk is full; make room and try again", file.display())
+    );
+    assert_eq!(fs::read(&file).unwrap(), whole, "the part that went in is cut off");
+    assert!(ledger.compact(&many).unwrap_err().is_disk_full());
+    assert_eq!(fs::read_dir(disk).unwrap().count(), 2, "ledger, ballast and no part of a file");
+    // There is room for one in the page that the file has.
+    ledger.append(&[entry(100)]).unwrap();
+    assert_eq!(Ledger::open(disk).unwrap().1.entries.len(), 3);
+
+    // A damaged one stays in its place until the new one can be made.
+    let before = fs::read(&file).unwrap();
+    fs::write(&file, [&before[..], b"?\n"].concat()).unwrap();
+    let (mut damaged, loaded) = Ledger::open(disk).unwrap();
+    assert!(loaded.damage.is_some());
+    assert!(damaged.set_aside(7, &many).unwrap_err().is_disk_full());
+    assert_eq!(fs::read_dir(disk).unwrap().count(), 2, "ledger and ballast");
+    damaged.append(&[entry(101)]).unwrap_err();
+    fs::remove_file(&ballast).unwrap();
+    damaged.set_aside(7, &many).unwrap();
+    assert_eq!(Ledger::open(disk).unwrap().1.entries.len(), many.len());
 }

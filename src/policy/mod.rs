@@ -9,6 +9,7 @@ pub mod model;
 pub mod name;
 pub mod normal;
 pub mod parse;
+pub mod period;
 mod reader;
 pub mod reference;
 pub mod schedule;

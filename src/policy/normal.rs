@@ -6,7 +6,7 @@ use chrono::{NaiveTime, Timelike};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::model::{Allow, Cap, Deny, DomainList, Host, List, ListFormat, Located, Mode, Period, Policy, Window};
+use super::model::{Allow, Cap, Deny, DomainList, Host, List, ListFormat, Located, Mode, Policy, Window};
 use super::parse::DAYS;
 
 /// The policy as a document again: fields in the order of the format's description, hosts and domains by name, names
@@ -161,11 +161,5 @@ fn host(host: &Host) -> Value {
 }
 
 fn cap(cap: &Located<Cap>) -> Value {
-    let period = match cap.value.period {
-        Period::Second => "second",
-        Period::Minute => "minute",
-        Period::Hour => "hour",
-        Period::Day => "day",
-    };
-    json!({ "bytes": cap.value.bytes, "period": period })
+    json!({ "bytes": cap.value.bytes, "period": cap.value.period.word() })
 }

@@ -38,16 +38,25 @@ impl Staged {
         Ok(Self { file, path: path.to_owned() })
     }
 
+    /// The file for whoever goes on writing to it once it is in its place.
+    pub(super) fn handle(&self) -> Result<File, StoreError> {
+        self.file.as_file().try_clone().map_err(|e| StoreError::io("write", &self.path, e))
+    }
+
     /// Puts the file into its place.
     ///
     /// # Errors
     /// The system refuses; the old file is still there.
     pub fn commit(self) -> Result<(), StoreError> {
         self.file.persist(&self.path).map_err(|e| StoreError::io("write", &self.path, e.error))?;
-        // The name is part of the directory, which a power cut forgets unless told.
-        let dir = self.path.parent().unwrap_or(Path::new("/"));
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| StoreError::io("sync", dir, e))
+        sync_dir(&self.path)
     }
+}
+
+/// Makes sure that a file keeps its name: that is part of the directory, which a power cut forgets unless told.
+pub(super) fn sync_dir(file: &Path) -> Result<(), StoreError> {
+    let dir = file.parent().unwrap_or(Path::new("/"));
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| StoreError::io("sync", dir, e))
 }
 
 /// Removes what a crash left half-written in `dir`: files on their way to `name`, or to any name if that is empty.

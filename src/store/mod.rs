@@ -5,6 +5,8 @@
 //! state_dir/lock                    held by the daemon that uses the directory
 //! state_dir/enforced.json           the revision that was enforced last, with its policy
 //! state_dir/revisions/000017.json   the last KEPT_REVISIONS revisions, the same form
+//! state_dir/ledger                  the use of caps: a journal, each line with a sum
+//! state_dir/ledger.broken-SECONDS   a journal that was damaged
 //! ```
 //!
 //! A revision file is two JSON documents: one line of metadata, then the policy text, byte for byte (`tail -n +2`
@@ -13,11 +15,13 @@
 //!
 //! The settings file is read here as well ([`load_settings`]) and never written.
 //!
-//! Every file of ours is written whole beside its place, synced, and renamed into it: after a crash or on a full disk there
-//! is the old file or the new one, never a part. Files are 0600, directories made here 0700.
+//! Every file of ours is written whole beside its place, synced, and renamed into it: after a crash or on a full disk
+//! there is the old file or the new one, never a part. Only the ledger grows at its end as well. Files are 0600,
+//! directories made here 0700.
 
 mod atomic;
 mod error;
+pub mod ledger;
 mod revision;
 mod settings;
 

@@ -5,6 +5,8 @@
 mod dns_filter;
 #[path = "../../fuzz/checks/dns_query.rs"]
 mod dns_query;
+#[path = "../../fuzz/checks/ledger.rs"]
+mod ledger;
 mod mutate;
 #[path = "../../fuzz/checks/netlink_dump.rs"]
 mod netlink_dump;
@@ -97,4 +99,9 @@ fn packets_of_clients() {
 #[test]
 fn dumps_of_the_kernel() {
     smoke("netlink_dump", netlink_dump::check, 1000);
+}
+
+#[test]
+fn journals_on_the_disk() {
+    smoke("ledger", ledger::check, 1000);
 }

@@ -1,4 +1,4 @@
-//! Makes the seeds that are not text: `UPDATE_SEEDS=1 cargo test --test fuzz_smoke seeds` (as root, for the kernel's).
+//! Makes the seeds that are not text or have sums: `UPDATE_SEEDS=1 cargo test --test fuzz_smoke seeds` (as root, for the kernel's).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,10 @@ use clawgress::core::state::{State, World};
 use clawgress::nft::{Kernel, Options};
 use clawgress::plan::ir::{Action, Cond, Data, Key, Set, Value};
 use clawgress::plan::ops::{Op, Table, diff};
+use clawgress::policy::model::Period;
 use clawgress::policy::parse;
+use clawgress::store::ledger::Entry;
+use clawgress::store::ledger::journal::{Sum, write as lines};
 use hickory_proto::op::{Edns, Message, OpCode, Query};
 use hickory_proto::rr::rdata::svcb::{
     Alpn, EchConfigList, IpHint, Mandatory, SVCB, SvcParamKey as K, SvcParamValue as V,
@@ -34,6 +37,7 @@ fn seeds_are_made_on_demand() {
     if std::env::var_os("UPDATE_SEEDS").is_some() {
         queries();
         answers();
+        ledgers();
         dumps();
     }
 }
@@ -125,6 +129,37 @@ fn answers() {
         message.authorities.push(record("example.", RData::SOA(soa.clone())));
         let octets = message.to_vec().expect("a wire form");
         write("dns_filter", file, &[&[choice, 3][..], &octets].concat());
+    }
+}
+
+fn ledgers() {
+    let entry = |number: u32, period, granted| Entry {
+        number,
+        host: "agent-1".to_owned(),
+        domain: format!("*.n{number}.example.com"),
+        period,
+        start: "2026-11-20T10:00:00Z".parse().expect("a time"),
+        granted,
+        carried: granted / 2,
+        passed: u64::MAX,
+        merged4: 1,
+        merged6: 0,
+    };
+    let journal = |entries: &[Entry]| {
+        let (text, _) = lines(entries, Sum::FIRST).expect("lines");
+        [b"{\"ledger\":1}\n", &text[..]].concat()
+    };
+    let caps = Period::ALL.map(|period| entry(period.word().len() as u32, period, 65_536));
+    let torn = journal(&caps);
+    for (file, octets) in [
+        ("nothing", journal(&[])),
+        ("one", journal(&caps[..1])),
+        ("again", journal(&[entry(1, Period::Day, 1), entry(2, Period::Hour, 2), entry(1, Period::Day, u64::MAX)])),
+        ("torn", torn[..torn.len() - 9].to_vec()),
+        ("of-a-later-version", b"{\"ledger\":2}\n{}\n".to_vec()),
+        ("highest-number", journal(&[entry(u32::MAX - 1, Period::Second, 0)])),
+    ] {
+        write("ledger", file, &octets);
     }
 }
 
