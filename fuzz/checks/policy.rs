@@ -193,6 +193,7 @@ fn packet(flow: &Flow<'_>) -> Packet {
         protocol,
         dport: port,
         icmp_type,
+        length: 100,
         tracked: Some(tracked),
         reverse_path: true,
         to_us: false,

@@ -10,7 +10,7 @@ use super::classes::{self, Class, Way};
 use super::doors::{Door, Now, Scribe};
 use super::state::{Lease, State, World, lease_value};
 use crate::plan::ids::HostId;
-use crate::plan::ir::{Data, Family, Key, Set, Verdict};
+use crate::plan::ir::{Data, Family, Key, Object, Set, Verdict};
 use crate::plan::meter::{CapId, Meter};
 use crate::plan::ops::{Delta, Op, Table, diff};
 use crate::plan::situation::Situation;
@@ -28,6 +28,17 @@ impl State {
                 if let Some(set) = table.sets.get_mut(map) {
                     set.elements.insert(key, value);
                 }
+            }
+        }
+        for (id, cap) in self.caps.iter() {
+            // Where they must be made anew, they go on from what is known.
+            let reading = cap.reading();
+            let limit = cap.state().limit;
+            let used = reading.passed.saturating_add(reading.spilled).min(limit);
+            table.objects.insert(names::cap(id), Object::Quota { limit, used });
+            let octets = [reading.passed, reading.spilled, reading.merged4, reading.merged6];
+            for (name, bytes) in names::cap_counters(id).into_iter().zip(octets) {
+                table.objects.insert(name, Object::Counter { packets: 0, bytes });
             }
         }
         for ((host, address), lease) in self.leases.iter().filter(|(_, lease)| lease.until > now) {
@@ -133,10 +144,13 @@ impl State {
             }
         }
         state.recount();
-        state.charged.resume(charged.iter().filter_map(|(id, (_, addresses))| {
-            let class = state.classes.get(*id)?;
-            Some((class.host, class.caps.clone(), addresses.as_slice()))
-        }), now);
+        state.charged.resume(
+            charged.iter().filter_map(|(id, (_, addresses))| {
+                let class = state.classes.get(*id)?;
+                Some((class.host, class.caps.clone(), addresses.as_slice()))
+            }),
+            now,
+        );
         state.fixed = held.clone();
         for name in ["dst4", "dst6"] {
             if let Some(set) = state.fixed.sets.get_mut(name) {
@@ -192,7 +206,8 @@ fn read_meter(held: &Table, verdict: &Data, host: HostId) -> Option<Meter> {
     // The chain's name is a digest, so it proves the rest.
     let all = [None, Some(host)].into_iter().flat_map(|rate| [false, true].map(|all| (rate, all)));
     let all = all.flat_map(|(rate, all)| [None, Some(host)].map(|recheck| (rate, all, recheck)));
-    all.map(|(rate, all, recheck)| Meter { rate, all, caps: caps.clone(), recheck }).find(|meter| meter.chain() == *chain)
+    all.map(|(rate, all, recheck)| Meter { rate, all, caps: caps.clone(), recheck })
+        .find(|meter| meter.chain() == *chain)
 }
 
 /// The classes of addresses that `allow.ips` opens and caps are charged for.

@@ -8,178 +8,18 @@
 //! The kernel charges a packet that is several in one (merged by the receiving card, or not yet cut by a sender on this
 //! machine) by its own length, and the headers that its parts will have on the wire are added here.
 
-use std::collections::{BTreeMap, HashMap};
+mod cap;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
+pub use self::cap::{Cap, CapRecord, Reading};
 use crate::plan::meter::{CapId, CapState};
-use crate::plan::table::MERGED;
 use crate::policy::model::{HostName, Period, Pointer, Policy};
 use crate::policy::name::Pattern;
 use crate::policy::schedule::Moment;
-
-/// A grant is this part of the cap …
-const PARTS: u64 = 16;
-/// … but at least so many octets: four of the longest packets.
-const LEAST_GRANT: u64 = 256 * 1024;
-/// What is left after the kernel stopped a packet, octets: below it nothing more is granted, because the packet that was
-/// stopped may be one of the longest.
-const LEAST_LEFT: u64 = 65_536;
-/// How late a turn may be noticed.
-const MOMENT: TimeDelta = TimeDelta::seconds(1);
-/// Headers of one part of a merged packet: IPv4 or IPv6, TCP with timestamps (RFC 7323); and what else is in it if the
-/// whole has 1280 octets, the least that every IPv6 link carries (RFC 8200 section 5).
-const PART_V4: (u64, u64) = (52, 1280 - 52);
-const PART_V6: (u64, u64) = (72, 1280 - 72);
-
-/// What the kernel counted for a cap since its objects were made, octets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
-    /// Passed.
-    pub passed: u64,
-    /// Met the limit.
-    pub spilled: u64,
-    /// Of what passed, IPv4 packets that were several in one.
-    pub merged4: u64,
-    /// The same of IPv6.
-    pub merged6: u64,
-}
-
-/// The use of a cap as it is kept on disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CapRecord {
-    /// The cap's number in the kernel.
-    pub id: CapId,
-    /// Whose.
-    pub host: HostName,
-    /// For what.
-    pub pattern: Pattern,
-    /// How often it turns.
-    pub period: Period,
-    /// When the period began.
-    pub start: DateTime<Utc>,
-    /// Octets granted in the period: no more was used.
-    pub granted: u64,
-    /// Octets used in the period before the kernel's counters began.
-    pub carried: u64,
-    /// The kernel's counters when the period began (or when they did).
-    pub base: Reading,
-}
-
-/// One cap in force.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cap {
-    /// Whose.
-    pub host: HostName,
-    /// For what.
-    pub pattern: Pattern,
-    /// Octets in a period.
-    pub bytes: u64,
-    /// How often it turns.
-    pub period: Period,
-    /// The line of the policy.
-    pub path: Pointer,
-    /// When the period began.
-    pub start: DateTime<Utc>,
-    /// When it turns.
-    pub turns: DateTime<Utc>,
-    /// Nothing passes any more in this period.
-    pub spent: bool,
-    carried: u64,
-    base: Reading,
-    reading: Reading,
-    granted: u64,
-    state: CapState,
-}
-
-impl Cap {
-    /// Octets of IP packets used in the period, as of the last reading.
-    pub fn used(&self) -> u64 {
-        let extra = |merged: u64, base: u64, (headers, rest): (u64, u64)| {
-            (u128::from(merged.saturating_sub(base)) * u128::from(headers)).div_ceil(u128::from(rest)) as u64
-        };
-        (self.carried)
-            .saturating_add(self.reading.passed.saturating_sub(self.base.passed))
-            .saturating_add(extra(self.reading.merged4, self.base.merged4, PART_V4))
-            .saturating_add(extra(self.reading.merged6, self.base.merged6, PART_V6))
-    }
-
-    /// Octets left in the period, as of the last reading.
-    pub fn remaining(&self) -> u64 {
-        if self.spent { 0 } else { self.bytes.saturating_sub(self.used()) }
-    }
-
-    /// What the kernel has of it.
-    pub fn state(&self) -> &CapState {
-        &self.state
-    }
-
-    /// Takes over a newer reading.
-    pub fn read(&mut self, reading: Reading) {
-        self.reading = reading;
-    }
-
-    /// Grants the next part of what is left.
-    fn grant(&mut self) {
-        let left = self.bytes.saturating_sub(self.used());
-        let part = left.min((self.bytes / PARTS).max(LEAST_GRANT));
-        // As if all of it came in merged packets, with the longer headers; what that was too careful is granted later.
-        let counted = if part <= u64::from(MERGED) { part } else { part / (PART_V6.0 + PART_V6.1) * PART_V6.1 };
-        self.granted = self.granted.max(self.used() + part);
-        let limit = self.reading.passed.saturating_add(self.reading.spilled).saturating_add(counted);
-        self.state = CapState { limit, last: left <= LEAST_LEFT };
-        self.spent = left == 0;
-    }
-
-    /// Begins the period that `moment` is in; so much was used of it already.
-    fn begin(&mut self, moment: &Moment, carried: u64) {
-        (self.start, self.turns) = (self.period.start(moment), self.period.next(moment));
-        (self.carried, self.granted) = (carried, 0);
-        self.base = self.reading;
-        self.grant();
-    }
-
-    /// The period was over some time ago. What passed since is not known apart from what passed before, so all of it
-    /// counts in the new one, unless it can only be a moment's.
-    fn turn(&mut self, moment: &Moment) {
-        let late = moment.utc - self.turns > MOMENT;
-        self.begin(moment, if late { self.used() } else { 0 });
-    }
-
-    /// Follows a policy: another size, period or zone. What was used counts on, and a clock that was set back does not
-    /// give anything back.
-    fn follow(&mut self, bytes: u64, period: Period, moment: &Moment) {
-        let same = self.bytes == bytes && self.period == period;
-        let begun = period.start(moment);
-        if self.turns <= moment.utc && self.period == period {
-            self.bytes = bytes;
-            self.turn(moment);
-        } else if !same || begun > self.start {
-            (self.bytes, self.period) = (bytes, period);
-            let ahead = self.start > moment.utc;
-            let used = self.used();
-            let (start, turns) = (self.start, self.turns);
-            self.begin(moment, used);
-            if ahead {
-                (self.start, self.turns) = (start.max(self.start), turns.max(self.turns));
-            }
-        }
-    }
-
-    fn record(&self, id: CapId) -> CapRecord {
-        CapRecord {
-            id,
-            host: self.host.clone(),
-            pattern: self.pattern.clone(),
-            period: self.period,
-            start: self.start,
-            granted: self.granted,
-            carried: self.carried,
-            base: self.base,
-        }
-    }
-}
 
 /// A change of one cap: write the record, then give the kernel the state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,11 +34,31 @@ pub struct Change {
     pub over_too: bool,
 }
 
+impl Change {
+    /// The record, if it must be kept: a cap of seconds is over before a machine could start again.
+    pub fn kept(&self) -> Option<CapRecord> {
+        (self.record.period != Period::Second).then(|| self.record.clone())
+    }
+}
+
+/// What becomes of a cap that stopped a packet.
+#[must_use]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// There is no such cap, or nothing is new about it.
+    Unknown,
+    /// It is used up, since now.
+    Spent,
+    /// More is granted.
+    More(Change),
+}
+
 type Key = (HostName, Pattern);
 
 /// The use of a cap that is not in force (any more), or whose counters are gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Past {
+    id: CapId,
     period: Period,
     start: DateTime<Utc>,
     used: u64,
@@ -211,6 +71,8 @@ pub struct Caps {
     by_key: HashMap<Key, CapId>,
     past: HashMap<Key, Past>,
     next: u32,
+    /// Caps that could not be granted more because the disk took no record.
+    waiting: BTreeSet<CapId>,
     /// When the use before was lost; caps whose period began earlier stay shut until it turns.
     lost: Option<DateTime<Utc>>,
 }
@@ -224,37 +86,19 @@ impl Caps {
     /// Takes over what the disk says. `held`: what the kernel has of a cap; `None`: its counters are gone, so all that
     /// was granted counts as used.
     #[must_use]
-    pub fn resume(
-        mut self,
-        records: Vec<CapRecord>,
-        zone: Tz,
-        held: impl Fn(CapId) -> Option<(u64, Reading)>,
-    ) -> Self {
+    pub fn resume(mut self, records: Vec<CapRecord>, zone: Tz, held: impl Fn(CapId) -> Option<(u64, Reading)>) -> Self {
         for record in records {
             self.next = self.next.max(record.id.0.saturating_add(1));
             let key = (record.host.clone(), record.pattern.clone());
             let Some((limit, reading)) = held(record.id) else {
-                self.past.insert(key, Past { period: record.period, start: record.start, used: record.granted });
+                self.past.insert(
+                    key,
+                    Past { id: record.id, period: record.period, start: record.start, used: record.granted },
+                );
                 continue;
             };
             self.by_key.insert(key, record.id);
-            let cap = Cap {
-                host: record.host,
-                pattern: record.pattern,
-                // The policy says it; until then nothing is left.
-                bytes: 0,
-                period: record.period,
-                path: Pointer("".into()),
-                start: record.start,
-                turns: record.period.next(&Moment { utc: record.start, zone }),
-                spent: false,
-                carried: record.carried,
-                base: record.base,
-                reading,
-                granted: record.granted,
-                state: CapState { limit, last: false },
-            };
-            self.caps.insert(record.id, cap);
+            self.caps.insert(record.id, Cap::resume(record, zone, limit, reading));
         }
         self
     }
@@ -315,7 +159,8 @@ impl Caps {
                 let (bytes, period) = (cap.value.bytes, cap.value.period);
                 let (id, fresh) = match old {
                     Some((id, old)) => {
-                        let mut same = Cap { path: cap.path.clone(), ..old.clone() };
+                        let mut same = old.clone();
+                        same.path = cap.path.clone();
                         same.follow(bytes, period, moment);
                         (id, same)
                     }
@@ -333,8 +178,8 @@ impl Caps {
                 next.caps.insert(id, fresh);
             }
         }
-        for cap in self.caps.iter().filter(|(id, _)| !next.caps.contains_key(id)).map(|(_, cap)| cap) {
-            let past = Past { period: cap.period, start: cap.start, used: cap.used() };
+        for (id, cap) in self.caps.iter().filter(|(id, _)| !next.caps.contains_key(id)) {
+            let past = Past { id: *id, period: cap.period, start: cap.start, used: cap.used() };
             next.past.insert((cap.host.clone(), cap.pattern.clone()), past);
         }
         next.past.retain(|_, past| past.period.start(moment) <= past.start);
@@ -343,22 +188,7 @@ impl Caps {
 
     fn create(&self, (host, pattern): &Key, bytes: u64, period: Period, path: &Pointer, moment: &Moment) -> Cap {
         let past = self.past.get(&(host.clone(), pattern.clone()));
-        let mut cap = Cap {
-            host: host.clone(),
-            pattern: pattern.clone(),
-            bytes,
-            period,
-            path: path.clone(),
-            start: moment.utc,
-            turns: moment.utc,
-            spent: false,
-            carried: 0,
-            base: Reading::default(),
-            reading: Reading::default(),
-            granted: 0,
-            state: CapState { limit: 0, last: false },
-        };
-        cap.begin(moment, 0);
+        let mut cap = Cap::new(host.clone(), pattern.clone(), bytes, period, path.clone(), moment);
         if self.lost.is_some_and(|lost| cap.start <= lost) {
             cap.begin(moment, bytes);
         } else if let Some(past) = past.filter(|past| past.period.start(moment) <= past.start) {
@@ -370,17 +200,47 @@ impl Caps {
         cap
     }
 
-    /// A cap stopped a packet: what is granted further. `None`: nothing, it is spent.
-    pub fn stopped(&mut self, id: CapId, reading: Reading) -> Option<Change> {
-        let cap = self.caps.get_mut(&id)?;
+    /// A cap stopped a packet, or may have: what is granted further.
+    pub fn stopped(&mut self, id: CapId, reading: Reading) -> Stopped {
+        let Some(cap) = self.caps.get_mut(&id) else { return Stopped::Unknown };
+        let waited = self.waiting.remove(&id);
         cap.read(reading);
-        if cap.state.last || cap.spent {
-            cap.spent = true;
-            return None;
-        }
         let before = cap.state.clone();
+        if before.last && !waited {
+            return if std::mem::replace(&mut cap.spent, true) { Stopped::Unknown } else { Stopped::Spent };
+        }
         cap.grant();
-        Some(Change { id, record: cap.record(id), over_too: before.last != cap.state.last, state: cap.state.clone() })
+        let over_too = before.last != cap.state.last;
+        Stopped::More(Change { id, record: cap.record(id), over_too, state: cap.state.clone() })
+    }
+
+    /// Nothing more can be granted for now: packets over the limit are refused instead of dropped.
+    pub fn refuse(&mut self, id: CapId) -> Option<Change> {
+        let cap = self.caps.get_mut(&id)?;
+        self.waiting.insert(id);
+        cap.refuse();
+        Some(Change { id, record: cap.record(id), over_too: true, state: cap.state.clone() })
+    }
+
+    /// Caps for which [`Caps::refuse`] was said.
+    pub fn waiting(&self) -> Vec<CapId> {
+        self.waiting.iter().copied().collect()
+    }
+
+    /// What the kernel counted is not known any more: all that was granted counts as used.
+    pub fn presume(&mut self) {
+        self.caps.values_mut().for_each(Cap::presume);
+    }
+
+    /// The kernel's objects are gone: the use counts on for caps to come.
+    #[must_use]
+    pub fn retire(self) -> Self {
+        let mut retired = Self { caps: BTreeMap::new(), by_key: HashMap::new(), waiting: BTreeSet::new(), ..self };
+        for (id, cap) in self.caps {
+            let past = Past { id, period: cap.period, start: cap.start, used: cap.used() };
+            retired.past.insert((cap.host, cap.pattern), past);
+        }
+        retired
     }
 
     /// The caps whose period is over: their counters are to be read.
@@ -409,7 +269,7 @@ impl Caps {
     /// What the disk should hold: everything that counts still.
     pub fn records(&self) -> Vec<CapRecord> {
         let past = self.past.iter().map(|((host, pattern), past)| CapRecord {
-            id: CapId(0),
+            id: past.id,
             host: host.clone(),
             pattern: pattern.clone(),
             period: past.period,

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::plan::ids::HostId;
-use crate::plan::meter::CapId;
 use crate::plan::ir::{CLASS_BASE, Data, Key, Value, Verdict};
+use crate::plan::meter::CapId;
 use crate::policy::model::HostName;
 use crate::policy::name::Name;
 

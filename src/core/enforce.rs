@@ -50,6 +50,13 @@ struct Next {
     leases: Vec<((HostId, std::net::IpAddr), Option<Lease>)>,
 }
 
+impl Pending {
+    /// The use of all caps that will be in force.
+    pub fn cap_records(&self) -> Vec<CapRecord> {
+        self.next.caps.records()
+    }
+}
+
 impl State {
     /// The transaction that puts `policy` in force as `revision` at `now`.
     pub fn enforce(&self, policy: &Policy, world: &World, revision: u64, now: impl Into<Now>) -> Pending {
@@ -94,8 +101,7 @@ impl State {
         let changes =
             Changes::between(&self.judged, &table_of(policy, &prepared.lists, &situation), names.keys().copied());
         // Flows to addresses that allow.ips opens may be charged to other caps now.
-        let judged_anew: BTreeSet<HostId> =
-            changes.any.iter().chain(&egress.differs(&self.egress)).copied().collect();
+        let judged_anew: BTreeSet<HostId> = changes.any.iter().chain(&egress.differs(&self.egress)).copied().collect();
         for id in &judged_anew {
             // A new class: flows that allow.ips let in are judged from the start by the new rules.
             for (old, nets) in [
@@ -128,8 +134,7 @@ impl State {
         }
         let (leases, puts, ended) = self.keep_leases(&snapshot, &egress, &charged, &mut classes, now.ms);
         situation.capped = charged.open(&snapshot, &mut classes);
-        let nets =
-            Nets { outbound: situation.net_classes.clone(), inbound: situation.inbound_classes.clone() };
+        let nets = Nets { outbound: situation.net_classes.clone(), inbound: situation.inbound_classes.clone() };
         let doors = doors::open(&classes, &nets, &snapshot, &egress, now.utc);
         situation.meters = meters(&classes, &nets, &egress);
         situation.recheck = classes.iter().filter(|(_, class)| class.recheck).map(|(_, class)| class.host).collect();
@@ -199,8 +204,7 @@ impl State {
             let until = kept.values().copied().max().unwrap_or(0);
             let set: BTreeSet<Name> = kept.keys().cloned().collect();
             let caps = &charged.caps(host, address) | &egress.caps_of(host, &set);
-            let class =
-                if until > now { classes.of(Class::new(host, Way::Named, set, caps)) } else { None };
+            let class = if until > now { classes.of(Class::new(host, Way::Named, set, caps)) } else { None };
             let put = &mut puts[usize::from(!address.is_ipv4())];
             let element = Key::MarkAddress(u32::from(host.0), address);
             if let Some((id, _)) = class {

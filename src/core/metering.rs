@@ -58,11 +58,7 @@ impl Charged {
     }
 
     /// Takes over what an earlier process knew: hosts, caps, and their addresses.
-    pub fn resume<'a>(
-        &mut self,
-        known: impl Iterator<Item = (HostId, BTreeSet<CapId>, &'a [IpAddr])>,
-        now: u64,
-    ) {
+    pub fn resume<'a>(&mut self, known: impl Iterator<Item = (HostId, BTreeSet<CapId>, &'a [IpAddr])>, now: u64) {
         for (host, caps, addresses) in known {
             for address in addresses {
                 let _ = self.note(host, *address, &caps, now + REMEMBERED);
@@ -107,7 +103,9 @@ impl Charged {
     /// there are none.
     pub fn open(&mut self, snapshot: &Snapshot, classes: &mut Classes) -> BTreeMap<(HostId, IpAddr, bool), u32> {
         let mut open = BTreeMap::new();
-        for ((host, address), caps) in self.known.iter().filter(|((host, address), _)| snapshot.is_open(*host, *address)) {
+        for ((host, address), caps) in
+            self.known.iter().filter(|((host, address), _)| snapshot.is_open(*host, *address))
+        {
             for way in [Way::Nets, Way::Inbound] {
                 let mut class = Class::new(*host, way, BTreeSet::new(), caps.keys().copied().collect());
                 class.until = u64::MAX;

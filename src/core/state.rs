@@ -202,6 +202,11 @@ impl State {
         }
     }
 
+    /// The names of the objects that the kernel should have.
+    pub fn fixed_objects(&self) -> impl Iterator<Item = &Ident> {
+        self.fixed.objects.keys()
+    }
+
     /// The name of a host by its number; `None` also for [`HostId::NOBODY`].
     pub fn host_name(&self, id: HostId) -> Option<&HostName> {
         self.hosts.iter().find(|(_, number)| **number == id).map(|(name, _)| name)

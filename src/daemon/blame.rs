@@ -17,6 +17,13 @@ pub struct Refused {
     pub path: Option<String>,
 }
 
+impl Refused {
+    /// A refusal for which no line of the policy is to blame.
+    pub fn plain(what: String) -> Self {
+        Self { what, path: None }
+    }
+}
+
 /// The JSON Pointer of the line; `None`: the operation comes from no single line.
 pub fn policy_line(op: &Op, policy: &Policy, hosts: &BTreeMap<HostName, HostId>) -> Option<String> {
     match op {

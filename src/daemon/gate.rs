@@ -4,12 +4,13 @@
 //! Leases come in by a bounded queue and go out in groups, one transaction for all that wait; everything else is a job
 //! that runs between two groups.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{Notify, oneshot};
 
 use crate::core::Pending;
@@ -25,11 +26,14 @@ use crate::policy::Policy;
 use crate::policy::schedule::Moment;
 
 pub use super::blame::Refused;
+use super::caps::Book;
 use super::handle::{EndsTheProcess, Handle, Message};
 use super::{blame, held, world};
 
 /// Leases that go into one transaction.
 const GROUP: usize = 256;
+/// When a turn of caps is tried again that disk or kernel refused.
+const AGAIN: TimeDelta = TimeDelta::seconds(1);
 
 /// What a revision did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +49,8 @@ pub struct Gate {
     pub(super) kernel: Kernel,
     /// The mirror of the kernel.
     pub state: State,
+    /// What was used of exfil caps, on disk.
+    pub book: Book,
     /// What the machine contributes.
     pub world: World,
     /// The policy in force.
@@ -81,22 +87,28 @@ impl Gate {
         world: World,
         last: Option<&Policy>,
         judge: Arc<ArcSwapOption<Snapshot>>,
+        state_dir: &Path,
     ) -> Result<Self, KernelError> {
         let start = Instant::now();
         let first = Classes::first_of_table(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()));
         let held = kernel.read()?;
         let ours = held.is_some();
-        let state = match &held {
+        let utc = Utc::now();
+        let zone = last.and_then(|policy| policy.time_zone.as_ref()).map_or(world.zone, |zone| zone.value);
+        let (book, caps) = Book::open(state_dir, held.as_ref(), zone, utc);
+        let mut state = match &held {
             None => State::new(first),
             Some(held) => {
-                let now = Now { ms: 0, utc: Utc::now() };
+                let now = Now { ms: 0, utc };
                 State::adopt(&held::table(held), last.map(|policy| (policy, &world)), first, now)
             }
         };
+        state.caps = caps;
         let inherited = held.map(held::shape);
         Ok(Self {
             kernel,
             state,
+            book,
             world,
             policy: None,
             prepared: None,
@@ -197,10 +209,12 @@ impl Gate {
         revision: u64,
     ) -> Result<Applied, Refused> {
         self.refuse_foreign()?;
+        self.read_touched(policy);
         let now = self.now();
         let world = World { guarded: world::guarded(policy), ..self.world.clone() };
         let pending = self.state.enforce_prepared(policy, prepared, &world, revision, now);
         self.world = world;
+        self.keep_records(&pending.records, || pending.cap_records()).map_err(Refused::plain)?;
         match self.switch(&pending.delta) {
             Ok(()) => Ok(self.took(pending, policy, prepared)),
             Err(error) => self.refused(pending, error, policy, prepared),
@@ -209,7 +223,7 @@ impl Gate {
 
     /// A table of our name may have come from elsewhere as long as we enforce nothing.
     fn refuse_foreign(&mut self) -> Result<(), Refused> {
-        let plain = |what: String| Refused { what, path: None };
+        let plain = Refused::plain;
         if self.ours {
             return Ok(());
         }
@@ -315,7 +329,13 @@ impl Gate {
             }
         }
         self.state.ticked(doors);
-        Ok(Moment::of(&policy, now.utc, self.world.zone).next_change(&policy))
+        let moment = Moment::of(&policy, now.utc, self.world.zone);
+        let turn = match self.turn_caps(&moment) {
+            Ok(turn) => turn,
+            // The cap stays shut; said by whoever failed.
+            Err(_) => Some(now.utc + AGAIN),
+        };
+        Ok(moment.next_change(&policy).into_iter().chain(turn).min())
     }
 
     /// The table as text: the kernel's sets with what is in them now, and our rules where the kernel has them.
@@ -339,7 +359,11 @@ impl Gate {
     pub fn teardown(&mut self) -> Result<(), Refused> {
         self.refuse_foreign()?;
         let refused = |error: KernelError| Refused { what: error.what, path: None };
+        if self.read_all_caps().is_err() {
+            self.state.caps.presume();
+        }
         self.kernel.commit(&[Op::AddTable, Op::DelTable]).map_err(refused)?;
+        let caps = std::mem::take(&mut self.state.caps).retire();
         (self.drift, self.behind, self.ours) = (None, None, false);
         self.judge.store(None);
         self.policy = None;
@@ -348,6 +372,7 @@ impl Gate {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         // Flows still carry the marks of this table, and it may have used numbers faster than the clock sets them aside.
         self.state = State::new(Classes::first_of_table(seconds).max(self.state.next_class()));
+        self.state.caps = caps;
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::gate::{Applied, Gate};
+use super::gate::{Applied, Gate, Refused};
 use super::held;
 use crate::core::classes::Classes;
 use crate::core::state::State;
@@ -20,12 +20,18 @@ impl Gate {
         policy: &Arc<Policy>,
         prepared: &Arc<Prepared>,
         revision: u64,
-    ) -> Result<Applied, KernelError> {
+    ) -> Result<Applied, Refused> {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        let state = State::new(Classes::first_of_table(seconds));
+        self.state.caps.presume();
+        let mut state = State::new(Classes::first_of_table(seconds));
+        state.caps = self.state.caps.clone().retire();
         let mut pending = state.enforce_prepared(policy, prepared, &self.world, revision, self.now());
+        if self.keep_records(&pending.records, || pending.cap_records()).is_err() {
+            return Err(Refused::plain("the ledger of exfil caps cannot be written".into()));
+        }
         let all = std::mem::take(&mut pending.delta).into_ops();
-        self.kernel.commit(&[vec![Op::AddTable, Op::DelTable], all].concat())?;
+        let ops = [vec![Op::AddTable, Op::DelTable], all].concat();
+        self.kernel.commit(&ops).map_err(|error| Refused::plain(error.what))?;
         (self.state, self.inherited) = (state, None);
         Ok(self.took(pending, policy, prepared))
     }
@@ -66,6 +72,9 @@ impl Gate {
     fn try_repair(&mut self) -> Result<bool, KernelError> {
         let now = self.now();
         let read = self.kernel.read()?.unwrap_or_default();
+        if self.state.fixed_objects().any(|name| !read.objects.contains_key(name)) {
+            self.state.caps.presume();
+        }
         let expected = self.state.expected(now);
         if held::is_deformed(&read, &expected) {
             return self.rewrite(&expected).map(|()| true);

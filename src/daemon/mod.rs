@@ -5,6 +5,7 @@
 //! when the daemon ends, however it ends, the kernel goes on enforcing.
 
 mod blame;
+mod caps;
 mod control;
 mod explain;
 mod gate;

@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 use super::control::{self, Office};
 use super::gate::Gate;
 use super::revisions::Revisions;
-use super::{held, timeline, watch, world};
+use super::{caps, held, timeline, watch, world};
 use crate::dns;
 use crate::nft::{Kernel, Options};
 use crate::plan::snapshot::Snapshot;
@@ -109,6 +109,7 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
     if !owned {
         watch::table(handle.clone());
     }
+    caps::listen(handle.clone());
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     info!("ready");
     until_told(&office, signals).await;
@@ -165,7 +166,7 @@ fn open_gate(settings: &Settings, store: &Store, listen: &[SocketAddr]) -> anyho
     let last = last_policy(store);
     let world = world::look(&mut kernel, listen, settings.dns.redirect, last.as_ref());
     let judge = Arc::new(ArcSwapOption::<Snapshot>::empty());
-    let gate = Gate::open(kernel, world, last.as_ref(), judge)?;
+    let gate = Gate::open(kernel, world, last.as_ref(), judge, &settings.state_dir)?;
     Ok((gate, owned))
 }
 

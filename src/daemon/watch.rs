@@ -34,6 +34,7 @@ pub async fn world(gate: Handle, listen: Vec<SocketAddr>, redirect: bool, stoppe
                     let now = gate.now();
                     gate.state.sweep(now.ms);
                     gate.settle();
+                    gate.retry_caps();
                     gate.meet(fresh)
                 })
                 .await;

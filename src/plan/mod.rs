@@ -5,6 +5,7 @@ pub mod elements;
 pub mod ids;
 pub mod ir;
 pub mod meter;
+mod object;
 pub mod ops;
 pub mod prepared;
 pub mod rpz;

@@ -4,6 +4,9 @@
 use super::diagnostic::Diagnostic;
 use super::model::{DomainList, List, Located, Mode, Pointer, Policy};
 
+/// The highest rate that can be enforced: 100 Gbit/s.
+pub const MAX_KBPS: u64 = 100_000_000;
+
 /// Every place at which the policy asks for something that this version does not enforce. Empty: the policy can be
 /// applied.
 pub fn not_yet_enforced(policy: &Policy) -> Vec<Diagnostic> {
@@ -17,9 +20,6 @@ pub fn not_yet_enforced(policy: &Policy) -> Vec<Diagnostic> {
         lists(&mut found, host.deny.domain_lists.as_ref());
         mode(&mut found, host.mode.as_ref());
         rate(&mut found, host.egress_kbps.as_ref());
-        for cap in host.caps.values() {
-            add(&mut found, &cap.path, "exfil caps are");
-        }
     }
     found
 }
@@ -36,9 +36,14 @@ fn lists(found: &mut Vec<Diagnostic>, lists: Option<&List<DomainList>>) {
     }
 }
 
+/// The kernel multiplies a rate by the nanoseconds of a second, in 64 bits.
 fn rate(found: &mut Vec<Diagnostic>, rate: Option<&Located<u64>>) {
-    if let Some(rate) = rate {
-        add(found, &rate.path, "rate limits are");
+    if let Some(rate) = rate.filter(|rate| rate.value > MAX_KBPS) {
+        found.push(Diagnostic {
+            path: rate.path.to_string(),
+            message: format!("no limit above {MAX_KBPS} kbit/s can be enforced, so this policy is not applied"),
+            hint: Some("remove it to set no limit".to_owned()),
+        });
     }
 }
 
@@ -63,11 +68,11 @@ mod tests {
                 "deny": {"domain_lists": [{"name": "a", "file": "/a", "format": "hosts"}]},
                 "time_window": {"days": ["mon"]},
                 "domain_time_windows": {"A.example.com": {"days": ["mon"]}},
-                "limits": {"egress_kbps": 1},
+                "limits": {"egress_kbps": 100000001},
                 "hosts": {"h": {"sources": ["192.0.2.1"], "mode": "monitor", "time_window": {"days": ["mon"]},
                     "allow": {"domain_lists": [{"name": "a", "file": "/a", "format": "hosts"}]},
                     "deny": {"domain_lists": [{"name": "a", "file": "/a", "format": "hosts"}]},
-                    "domain_time_windows": {"a.example.com": {"days": ["mon"]}}, "limits": {"egress_kbps": 2},
+                    "domain_time_windows": {"a.example.com": {"days": ["mon"]}}, "limits": {"egress_kbps": 100000000},
                     "exfil": {"domains": {"a.example.com": {"bytes": 1, "period": "day"}}}}}}"#,
         )
         .unwrap();
@@ -82,8 +87,6 @@ mod tests {
                 "/hosts/h/allow/domain_lists",
                 "/hosts/h/deny/domain_lists",
                 "/hosts/h/mode",
-                "/hosts/h/limits/egress_kbps",
-                "/hosts/h/exfil/domains/a.example.com",
             ]
         );
     }

@@ -179,6 +179,11 @@ pub struct Cap {
 pub struct HostName(pub(crate) Arc<str>);
 
 impl HostName {
+    /// A name that a policy had once.
+    pub fn from_record(text: &str) -> Self {
+        Self(Arc::from(text))
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -97,6 +97,15 @@ impl Pattern {
     }
 }
 
+impl Pattern {
+    /// Reads what [`Pattern`] writes itself as. `None`: no policy can have written it.
+    pub fn from_record(text: &str) -> Option<Self> {
+        let (name, below) = text.strip_prefix("*.").map_or((text, false), |apex| (apex, true));
+        let name = Name::from_wire_labels(name.split('.').map(str::as_bytes))?;
+        Some(if below { Self::Below(name) } else { Self::Exact(name) })
+    }
+}
+
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

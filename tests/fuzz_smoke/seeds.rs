@@ -179,7 +179,7 @@ fn dumps() {
             let elements: BTreeMap<Key, Value> = plain.map(|(key, value)| (*key, value.clone())).collect();
             (name.clone(), Set { spec: set.spec, elements: elements.into() })
         });
-        Table { chains: BTreeMap::new(), sets: sets.collect() }
+        Table { sets: sets.collect(), ..Table::default() }
     };
     write("netlink_dump", "nothing", &dump(&Table::default()));
     write("netlink_dump", "ranges", &dump(&sets(&|_, set| set.spec.interval)));

@@ -246,7 +246,8 @@ impl<J: Judge + ?Sized> Filter<'_, J> {
     fn address(&mut self, address: IpAddr) -> bool {
         let refusal = match self.judge.judge_address(self.asked.host, address) {
             AddressVerdict::Lease | AddressVerdict::Charged
-                if self.addresses.len() < MAX_ADDRESSES || self.addresses.contains(&address) => {
+                if self.addresses.len() < MAX_ADDRESSES || self.addresses.contains(&address) =>
+            {
                 self.addresses.insert(address);
                 return true;
             }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::super::ir::{
-    Action, Base, Chain, Cond, Data, DataType, Elements, Family, Ident, Key, KeyType, Object, Rule, Set, SetSpec, Value,
-    Verdict,
+    Action, Base, Chain, Cond, Data, DataType, Elements, Family, Ident, Key, KeyType, Object, Rule, Set, SetSpec,
+    Value, Verdict,
 };
 use super::super::ops::Table;
 use super::super::situation::Situation;

@@ -51,10 +51,8 @@ pub(super) fn add(build: &mut Build<'_>) {
     for (name, classes) in
         [(names::NET_CLASS, &build.situation.net_classes), (names::INBOUND_CLASS, &build.situation.inbound_classes)]
     {
-        let elements: Vec<_> = classes
-            .iter()
-            .map(|(id, class)| (Key::Mark(u32::from(id.0)), Value::plain(Data::Mark(*class))))
-            .collect();
+        let elements: Vec<_> =
+            classes.iter().map(|(id, class)| (Key::Mark(u32::from(id.0)), Value::plain(Data::Mark(*class)))).collect();
         build.plain_set(name, KeyType::Mark, DataType::Mark, false, elements);
     }
 }

@@ -82,7 +82,8 @@ pub fn rules(meter: &Meter) -> Vec<(Ident, Rule)> {
     for owner in meter.rate.map(Owner::Host).into_iter().chain(meter.all.then_some(Owner::Global)) {
         rule(&chain, vec![], jump(names::rate(owner)), "rate limit");
     }
-    let counters = |index: usize| meter.caps.iter().map(move |cap| Action::CountIn(names::cap_counters(*cap)[index].clone()));
+    let counters =
+        |index: usize| meter.caps.iter().map(move |cap| Action::CountIn(names::cap_counters(*cap)[index].clone()));
     for (index, cap) in meter.caps.iter().enumerate() {
         // The caps before it were charged for a packet that does not pass.
         let spilled = counters(1).take(index).chain(goto(names::over(*cap))).collect();

@@ -98,9 +98,10 @@ fn open(build: &mut Build<'_>, chain: &str, family: Family, agent: Direction, ca
     // The mark is set to a class at once, never to a number first: two packets of a flow may be judged at the same time,
     // and neither must find its way past the cap by what the other one wrote.
     let set = names::capped(family, inbound, host);
-    let own = build.situation.capped.iter().filter(|((owner, address, opened), _)| {
-        *owner == host && *opened == inbound && Family::of(*address) == family
-    });
+    let own =
+        build.situation.capped.iter().filter(|((owner, address, opened), _)| {
+            *owner == host && *opened == inbound && Family::of(*address) == family
+        });
     let own: Vec<(IpAddr, u32)> = own.map(|((_, address, _), class)| (*address, *class)).collect();
     let members = own.iter().map(|(address, _)| member(Key::Address(*address)));
     build.plain_set(set.clone(), KeyType::Address(family), DataType::None, false, members);

@@ -1,0 +1,230 @@
+//! One cap: its arithmetic.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use chrono_tz::Tz;
+
+use crate::plan::meter::{CapId, CapState};
+use crate::plan::table::MERGED;
+use crate::policy::model::{HostName, Period, Pointer};
+use crate::policy::name::Pattern;
+use crate::policy::schedule::Moment;
+
+/// A grant is this part of the cap …
+const PARTS: u64 = 16;
+/// … but at least so many octets: four of the longest packets.
+const LEAST_GRANT: u64 = 256 * 1024;
+/// What is left after the kernel stopped a packet, octets: below it nothing more is granted, because the packet that was
+/// stopped may be one of the longest.
+const LEAST_LEFT: u64 = 65_536;
+/// How late a turn may be noticed.
+const MOMENT: TimeDelta = TimeDelta::seconds(1);
+/// Headers of one part of a merged packet: IPv4 or IPv6, TCP with timestamps (RFC 7323); and what else is in it if the
+/// whole has 1280 octets, the least that every IPv6 link carries (RFC 8200 section 5).
+const PART_V4: (u64, u64) = (52, 1280 - 52);
+const PART_V6: (u64, u64) = (72, 1280 - 72);
+
+/// What the kernel counted for a cap since its objects were made, octets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Passed.
+    pub passed: u64,
+    /// Met the limit.
+    pub spilled: u64,
+    /// Of what passed, IPv4 packets that were several in one.
+    pub merged4: u64,
+    /// The same of IPv6.
+    pub merged6: u64,
+}
+
+/// The use of a cap as it is kept on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapRecord {
+    /// The cap's number in the kernel.
+    pub id: CapId,
+    /// Whose.
+    pub host: HostName,
+    /// For what.
+    pub pattern: Pattern,
+    /// How often it turns.
+    pub period: Period,
+    /// When the period began.
+    pub start: DateTime<Utc>,
+    /// Octets granted in the period: no more was used.
+    pub granted: u64,
+    /// Octets used in the period before the kernel's counters began.
+    pub carried: u64,
+    /// The kernel's counters when the period began (or when they did).
+    pub base: Reading,
+}
+
+/// One cap in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cap {
+    /// Whose.
+    pub host: HostName,
+    /// For what.
+    pub pattern: Pattern,
+    /// Octets in a period.
+    pub bytes: u64,
+    /// How often it turns.
+    pub period: Period,
+    /// The line of the policy.
+    pub path: Pointer,
+    /// When the period began.
+    pub start: DateTime<Utc>,
+    /// When it turns.
+    pub turns: DateTime<Utc>,
+    /// Nothing passes any more in this period.
+    pub spent: bool,
+    carried: u64,
+    base: Reading,
+    reading: Reading,
+    granted: u64,
+    pub(super) state: CapState,
+}
+
+impl Cap {
+    /// A cap of which nothing was used.
+    pub(super) fn new(
+        host: HostName,
+        pattern: Pattern,
+        bytes: u64,
+        period: Period,
+        path: Pointer,
+        moment: &Moment,
+    ) -> Self {
+        let record = CapRecord {
+            id: CapId(0),
+            host,
+            pattern,
+            period,
+            start: moment.utc,
+            granted: 0,
+            carried: 0,
+            base: Reading::default(),
+        };
+        let mut cap = Self { bytes, path, ..Self::resume(record, moment.zone, 0, Reading::default()) };
+        cap.begin(moment, 0);
+        cap
+    }
+
+    /// A cap as disk and kernel have it. Its size is for the policy to say; until then nothing is left.
+    pub(super) fn resume(record: CapRecord, zone: Tz, limit: u64, reading: Reading) -> Self {
+        Self {
+            host: record.host,
+            pattern: record.pattern,
+            bytes: 0,
+            period: record.period,
+            path: Pointer("".into()),
+            start: record.start,
+            turns: record.period.next(&Moment { utc: record.start, zone }),
+            spent: false,
+            carried: record.carried,
+            base: record.base,
+            reading,
+            granted: record.granted,
+            state: CapState { limit, last: false },
+        }
+    }
+
+    /// Octets of IP packets used in the period, as of the last reading.
+    pub fn used(&self) -> u64 {
+        let extra = |merged: u64, base: u64, (headers, rest): (u64, u64)| {
+            (u128::from(merged.saturating_sub(base)) * u128::from(headers)).div_ceil(u128::from(rest)) as u64
+        };
+        (self.carried)
+            .saturating_add(self.reading.passed.saturating_sub(self.base.passed))
+            .saturating_add(extra(self.reading.merged4, self.base.merged4, PART_V4))
+            .saturating_add(extra(self.reading.merged6, self.base.merged6, PART_V6))
+    }
+
+    /// Octets left in the period, as of the last reading.
+    pub fn remaining(&self) -> u64 {
+        if self.spent { 0 } else { self.bytes.saturating_sub(self.used()) }
+    }
+
+    /// What the kernel has of it.
+    pub fn state(&self) -> &CapState {
+        &self.state
+    }
+
+    /// Takes over a newer reading.
+    pub fn read(&mut self, reading: Reading) {
+        self.reading = reading;
+    }
+
+    /// All that was granted counts as used.
+    pub(super) fn presume(&mut self) {
+        self.reading.passed = self.reading.passed.max(self.state.limit.saturating_sub(self.reading.spilled));
+    }
+
+    /// What the kernel's counters say, or should say.
+    pub fn reading(&self) -> Reading {
+        self.reading
+    }
+
+    /// The limit is the last for now, and it may be exceeded already; so does the kernel's own.
+    pub(super) fn refuse(&mut self) {
+        self.state.last = true;
+    }
+
+    /// Grants the next part of what is left.
+    pub(super) fn grant(&mut self) {
+        let left = self.bytes.saturating_sub(self.used());
+        let part = left.min((self.bytes / PARTS).max(LEAST_GRANT));
+        // As if all of it came in merged packets, with the longer headers; what that was too careful is granted later.
+        let counted = if part <= u64::from(MERGED) { part } else { part / (PART_V6.0 + PART_V6.1) * PART_V6.1 };
+        self.granted = self.granted.max(self.used() + part);
+        let limit = self.reading.passed.saturating_add(self.reading.spilled).saturating_add(counted);
+        self.state = CapState { limit, last: left <= LEAST_LEFT };
+        self.spent = left == 0;
+    }
+
+    /// Begins the period that `moment` is in; so much was used of it already.
+    pub(super) fn begin(&mut self, moment: &Moment, carried: u64) {
+        (self.start, self.turns) = (self.period.start(moment), self.period.next(moment));
+        (self.carried, self.granted) = (carried, 0);
+        self.base = self.reading;
+        self.grant();
+    }
+
+    /// The period was over some time ago. What passed since is not known apart from what passed before, so all of it
+    /// counts in the new one, unless it can only be a moment's.
+    pub(super) fn turn(&mut self, moment: &Moment) {
+        let late = moment.utc - self.turns > MOMENT;
+        self.begin(moment, if late { self.used() } else { 0 });
+    }
+
+    /// Follows a policy: another size, period or zone. What was used counts on, and a clock that was set back does not
+    /// give anything back.
+    pub(super) fn follow(&mut self, bytes: u64, period: Period, moment: &Moment) {
+        let same = self.bytes == bytes && self.period == period;
+        let begun = period.start(moment);
+        if self.turns <= moment.utc && self.period == period {
+            self.bytes = bytes;
+            self.turn(moment);
+        } else if !same || begun > self.start {
+            (self.bytes, self.period) = (bytes, period);
+            let ahead = self.start > moment.utc;
+            let used = self.used();
+            let (start, turns) = (self.start, self.turns);
+            self.begin(moment, used);
+            if ahead {
+                (self.start, self.turns) = (start.max(self.start), turns.max(self.turns));
+            }
+        }
+    }
+
+    pub(super) fn record(&self, id: CapId) -> CapRecord {
+        CapRecord {
+            id,
+            host: self.host.clone(),
+            pattern: self.pattern.clone(),
+            period: self.period,
+            start: self.start,
+            granted: self.granted,
+            carried: self.carried,
+            base: self.base,
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! Exfil caps at work: what the kernel tells, what the disk keeps, what is granted next.
+
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use tracing::{error, info, warn};
+
+use super::gate::Gate;
+use super::handle::{EndsTheProcess, Handle};
+use crate::core::caps::{CapRecord, Caps, Change, Reading, Stopped};
+use crate::nft::{Event, Held, HeldObject, Kernel, KernelError, Watch};
+use crate::plan::ir::ObjectKind;
+use crate::plan::meter::CapId;
+use crate::plan::table::names;
+use crate::policy::Policy;
+use crate::policy::model::HostName;
+use crate::policy::name::Pattern;
+use crate::policy::schedule::Moment;
+use crate::store::ledger::{Entry, Ledger};
+
+/// Caps whose periods begin in one transaction; between two of them answers go out.
+const TURNS: usize = 512;
+/// From so many caps on, all objects are read at once instead of one by one.
+const MANY: usize = 256;
+/// After an error on the watching socket.
+const AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// The disk's side: the ledger, or why there is none.
+pub struct Book {
+    ledger: Option<Ledger>,
+    /// What is wrong with it, for `status`.
+    pub trouble: Option<String>,
+    /// The last write failed; said once.
+    pub failing: Option<String>,
+    /// The file is no good and is kept aside with the next write.
+    damaged: bool,
+}
+
+impl Book {
+    /// Opens the ledger and takes over what it and the kernel say.
+    pub fn open(state_dir: &Path, held: Option<&Held>, zone: Tz, now: DateTime<Utc>) -> (Self, Caps) {
+        let objects = held.map(|held| &held.objects);
+        let highest = objects.into_iter().flatten().filter_map(|(name, _)| names::read_cap(name)).map(|id| id.0).max();
+        let above = highest.map_or(1, |id| id.saturating_add(1));
+        let (ledger, loaded) = match Ledger::open(state_dir) {
+            Ok(opened) => opened,
+            Err(error) => {
+                let book =
+                    Self { ledger: None, trouble: Some(closed(&error.to_string())), failing: None, damaged: false };
+                return (book, Caps::new(above).lost(now));
+            }
+        };
+        let caps = Caps::new(loaded.next.max(above));
+        let records: Option<Vec<CapRecord>> = loaded.entries.iter().map(record).collect();
+        let trouble = match (&loaded.damage, &records) {
+            (Some(damage), _) => Some(damage.clone()),
+            (None, None) => Some("the ledger names a domain that no policy can name".into()),
+            // The kernel counts for caps that the disk knows nothing of.
+            (None, _) if loaded.fresh && highest.is_some() => Some("the ledger of exfil caps is gone".into()),
+            _ => None,
+        };
+        let damaged = loaded.damage.is_some();
+        let book = Self { ledger: Some(ledger), trouble: trouble.as_deref().map(closed), failing: None, damaged };
+        let caps = match (trouble, records) {
+            (None, Some(records)) => caps.resume(records, zone, |id| Some((limit(held?, id)?, reading(held?, id)?))),
+            _ => caps.lost(now),
+        };
+        (book, caps)
+    }
+
+    /// Writes; when it returns the records are on the disk.
+    ///
+    /// # Errors
+    /// One sentence; nothing may be granted on the strength of these records.
+    fn write(&mut self, records: &[CapRecord], all: impl FnOnce() -> Vec<CapRecord>) -> Result<(), String> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let Some(ledger) = &mut self.ledger else {
+            return Err(self.trouble.clone().unwrap_or_else(|| "there is no ledger of exfil caps".into()));
+        };
+        let entries = |records: &[CapRecord]| records.iter().map(entry).collect::<Vec<_>>();
+        let written = if self.damaged {
+            ledger.set_aside(Utc::now().timestamp(), &entries(records)).map(|kept| {
+                self.damaged = false;
+                warn!("the ledger that was no good is kept as {}", kept.display());
+            })
+        } else {
+            ledger.append(&entries(records))
+        };
+        self.failing = written.as_ref().err().map(|error| format!("exfil caps cannot be granted further: {error}"));
+        written.map_err(|error| error.to_string())?;
+        if ledger.should_compact()
+            && let Err(error) = ledger.compact(&entries(&all()))
+        {
+            warn!("the ledger of exfil caps could not be made smaller: {error}");
+        }
+        Ok(())
+    }
+}
+
+fn closed(why: &str) -> String {
+    format!("{why}; what was used is not known, so exfil caps are closed until their periods turn")
+}
+
+fn record(entry: &Entry) -> Option<CapRecord> {
+    let pattern = Pattern::from_record(&entry.domain)?;
+    Some(CapRecord {
+        id: CapId(entry.number),
+        host: HostName::from_record(&entry.host),
+        pattern,
+        period: entry.period,
+        start: entry.start,
+        granted: entry.granted,
+        carried: entry.carried,
+        base: Reading { passed: entry.passed, spilled: 0, merged4: entry.merged4, merged6: entry.merged6 },
+    })
+}
+
+fn entry(record: &CapRecord) -> Entry {
+    Entry {
+        number: record.id.0,
+        host: record.host.as_str().to_owned(),
+        domain: record.pattern.to_string(),
+        period: record.period,
+        start: record.start,
+        granted: record.granted,
+        carried: record.carried,
+        passed: record.base.passed,
+        merged4: record.base.merged4,
+        merged6: record.base.merged6,
+    }
+}
+
+fn limit(held: &Held, id: CapId) -> Option<u64> {
+    match held.objects.get(&names::cap(id))? {
+        HeldObject::Quota { limit, .. } => Some(*limit),
+        _ => None,
+    }
+}
+
+fn reading(held: &Held, id: CapId) -> Option<Reading> {
+    let mut octets = names::cap_counters(id).map(|name| match held.objects.get(&name) {
+        Some(HeldObject::Counter { bytes, .. }) => Some(*bytes),
+        _ => None,
+    });
+    let [passed, spilled, merged4, merged6] = octets.each_mut().map(Option::take);
+    Some(Reading { passed: passed?, spilled: spilled?, merged4: merged4?, merged6: merged6? })
+}
+
+/// What the kernel counted for a cap. What met the limit is read first: whatever comes between the readings then errs
+/// against the agent.
+fn read_one(kernel: &mut Kernel, id: CapId) -> Result<Option<Reading>, KernelError> {
+    let [passed, spilled, merged4, merged6] = names::cap_counters(id);
+    let mut octets = |name: &str| -> Result<Option<u64>, KernelError> {
+        Ok(match kernel.object(name, ObjectKind::Counter)? {
+            Some(HeldObject::Counter { bytes, .. }) => Some(bytes),
+            _ => None,
+        })
+    };
+    let (spilled, passed) = (octets(&spilled)?, octets(&passed)?);
+    let (merged4, merged6) = (octets(&merged4)?, octets(&merged6)?);
+    let whole = spilled.zip(passed).zip(merged4.zip(merged6));
+    Ok(whole.map(|((spilled, passed), (merged4, merged6))| Reading { passed, spilled, merged4, merged6 }))
+}
+
+impl Gate {
+    /// Reads what the kernel counted for these caps.
+    ///
+    /// # Errors
+    /// The kernel cannot be asked.
+    pub fn read_caps(&mut self, ids: &[CapId]) -> Result<(), KernelError> {
+        let mut readings = Vec::with_capacity(ids.len());
+        if ids.len() >= MANY {
+            let held = Held { objects: self.kernel.objects()?.into_iter().collect(), ..Held::default() };
+            readings.extend(ids.iter().filter_map(|id| Some((*id, reading(&held, *id)?))));
+        } else {
+            for id in ids {
+                readings.extend(read_one(&mut self.kernel, *id)?.map(|reading| (*id, reading)));
+            }
+        }
+        self.state.caps.read(readings);
+        Ok(())
+    }
+
+    /// All caps as of now.
+    pub fn read_all_caps(&mut self) -> Result<(), KernelError> {
+        let ids: Vec<CapId> = self.state.caps.iter().map(|(id, _)| id).collect();
+        self.read_caps(&ids)
+    }
+
+    /// Before a policy: what it changes or takes away is read, so that the use counts on.
+    pub(super) fn read_touched(&mut self, policy: &Policy) {
+        let zones = |policy: &Policy| policy.time_zone.as_ref().map(|zone| zone.value);
+        let moved = self.policy.as_ref().is_none_or(|old| zones(old) != zones(policy));
+        let ids =
+            if moved { self.state.caps.iter().map(|(id, _)| id).collect() } else { self.state.caps.touched(policy) };
+        // A cap that cannot be read counts as used up to what was granted.
+        if self.read_caps(&ids).is_err() {
+            self.state.caps.presume();
+        }
+    }
+
+    /// Writes what must be on the disk before the kernel gets it.
+    pub(super) fn keep_records(
+        &mut self,
+        records: &[CapRecord],
+        all: impl FnOnce() -> Vec<CapRecord>,
+    ) -> Result<(), String> {
+        let before = self.book.failing.clone();
+        let written = self.book.write(records, all);
+        if let Some(failing) = self.book.failing.as_ref().filter(|now| before.as_ref() != Some(*now)) {
+            error!("{failing}");
+        }
+        written
+    }
+
+    /// The kernel stopped a packet at a cap's limit: more is granted, or it is used up.
+    pub fn cap_stopped(&mut self, id: CapId) {
+        let reading = match read_one(&mut self.kernel, id) {
+            Ok(Some(reading)) => reading,
+            Ok(None) => return,
+            Err(error) => return warn!("a cap cannot be read, so nothing more is granted: {error}"),
+        };
+        let mut caps = self.state.caps.clone();
+        match caps.stopped(id, reading) {
+            Stopped::Unknown => {}
+            Stopped::Spent => {
+                self.state.caps = caps;
+                self.tell_spent(id);
+            }
+            Stopped::More(change) => {
+                let kept = self.keep_records(std::slice::from_ref(&change.record), || caps.records());
+                // Without the record nothing is granted, and whoever waits is told so.
+                let change = if kept.is_ok() { change } else { caps.refuse(id).unwrap_or(change) };
+                if self.set_caps(caps, vec![change]).is_err() {
+                    warn!("the kernel did not take a cap's new limit; it stays as it was");
+                }
+            }
+        }
+    }
+
+    fn set_caps(&mut self, caps: Caps, changes: Vec<Change>) -> Result<(), KernelError> {
+        let ops = self.state.set_caps(&changes);
+        self.kernel.commit(&ops)?;
+        self.state.caps = caps;
+        self.state.caps_set(&changes);
+        Ok(())
+    }
+
+    fn tell_spent(&mut self, id: CapId) {
+        let Some(cap) = self.state.caps.get(id) else { return };
+        info!(
+            "exfil cap used up: {} has sent {} of {} bytes to {} in this {}; it turns at {}",
+            cap.host,
+            cap.used(),
+            cap.bytes,
+            cap.pattern,
+            cap.period.word(),
+            cap.turns.format("%Y-%m-%d %H:%M:%S UTC")
+        );
+    }
+
+    /// Begins the periods that are due, some at a time. Gives when to come again.
+    ///
+    /// # Errors
+    /// Disk or kernel refused: those caps stay as they were.
+    pub(super) fn turn_caps(&mut self, moment: &Moment) -> Result<Option<DateTime<Utc>>, String> {
+        let mut due = self.state.caps.due(moment.utc);
+        due.truncate(TURNS);
+        if !due.is_empty() {
+            self.read_caps(&due).map_err(|error| error.what)?;
+            let mut caps = self.state.caps.clone();
+            let changes = caps.turn(&due, moment);
+            let records: Vec<CapRecord> = changes.iter().filter_map(|change| change.kept()).collect();
+            self.keep_records(&records, || caps.records())?;
+            self.set_caps(caps, changes).map_err(|error| error.what)?;
+        }
+        Ok(self.state.caps.next_turn())
+    }
+
+    /// Caps that were refused because the disk took no record, and caps that met their limit unseen.
+    pub fn retry_caps(&mut self) {
+        for id in self.state.caps.waiting() {
+            self.cap_stopped(id);
+        }
+    }
+
+    /// Every cap is looked at: something may have happened that nobody heard of.
+    pub fn look_at_caps(&mut self) {
+        let Ok(objects) = self.kernel.objects() else { return };
+        for (name, object) in objects {
+            if let (HeldObject::Quota { limit, used }, Some(id)) = (object, names::read_cap(&name))
+                && used >= limit
+            {
+                self.cap_stopped(id);
+            }
+        }
+    }
+}
+
+/// Listens for caps that are used up. Its thread ends with the process.
+pub fn listen(gate: Handle) {
+    let runtime = tokio::runtime::Handle::current();
+    let work = move || {
+        let _guard = EndsTheProcess("the watch over exfil caps");
+        let Ok(port) = runtime.block_on(gate.run(|gate| gate.kernel().port())) else { return };
+        loop {
+            let mut watch = match Watch::open(port) {
+                Ok(watch) => watch,
+                Err(error) => {
+                    error!("cannot hear when exfil caps are used up: {error}");
+                    std::thread::sleep(AGAIN);
+                    continue;
+                }
+            };
+            // Whatever happened while nobody listened.
+            if runtime.block_on(gate.run(Gate::look_at_caps)).is_err() {
+                return;
+            }
+            while let Ok(event) = watch.wait() {
+                let heard = match event {
+                    Event::UsedUp(name) => match names::read_cap(&name) {
+                        Some(id) => runtime.block_on(gate.run(move |gate| gate.cap_stopped(id))),
+                        None => continue,
+                    },
+                    Event::Lost => runtime.block_on(gate.run(Gate::look_at_caps)),
+                    Event::Changed(_) | Event::Deleted(_) => continue,
+                };
+                if heard.is_err() {
+                    return;
+                }
+            }
+            std::thread::sleep(AGAIN);
+        }
+    };
+    if let Err(error) = std::thread::Builder::new().name("caps".into()).spawn(work) {
+        error!("cannot hear when exfil caps are used up: {error}");
+    }
+}
