@@ -32,12 +32,15 @@ impl State {
         }
         for (id, cap) in self.caps.iter() {
             // Where they must be made anew, they go on from what is known.
-            let reading = cap.reading();
-            let limit = cap.state().limit;
-            let used = reading.passed.saturating_add(reading.spilled).min(limit);
-            table.objects.insert(names::cap(id), Object::Quota { limit, used });
-            let octets = [reading.passed, reading.spilled, reading.merged4, reading.merged6];
-            for (name, bytes) in names::cap_counters(id).into_iter().zip(octets) {
+            let (reading, state) = (cap.reading(), cap.state());
+            let charged = reading.passed.saturating_add(reading.spilled);
+            for (name, limit, used) in
+                [(names::cap(id), state.limit, charged), (names::rest(id), state.rest, reading.over)]
+            {
+                table.objects.insert(name, Object::Quota { limit, used: used.min(limit) });
+            }
+            let counters = names::cap_counters(id).into_array().into_iter().zip(reading.into_array());
+            for (name, bytes) in counters {
                 table.objects.insert(name, Object::Counter { packets: 0, bytes });
             }
         }

@@ -1,8 +1,9 @@
 //! Exfil caps: what was used, what is granted, when it turns.
 //!
-//! The kernel counts and refuses. A cap's quota there is never reset: its limit is raised, in place, to what was counted
-//! so far and what is granted further. So a limit that is set late, or from a reading that is old already, errs against
-//! the agent. Each grant is on disk before the kernel gets it ([`CapRecord`]), so after a power cut at most the last
+//! The kernel counts and refuses. A cap's quotas there are never reset: their limits are raised, in place, to what was
+//! counted so far and what is granted further. So a limit that is set late, or from a reading that is old already, errs
+//! against the agent. There are two, so that flows need not stop while more is granted: what comes beyond the first one
+//! wakes us, and passes up to the second. Each grant is on disk before the kernel gets it ([`CapRecord`]), so after a power cut at most the last
 //! grant is lost to the agent, never won by it.
 //!
 //! The kernel charges a packet that is several in one (merged by the receiving card, or not yet cut by a sender on this
@@ -30,8 +31,8 @@ pub struct Change {
     pub record: CapRecord,
     /// For the kernel.
     pub state: CapState,
-    /// What becomes of packets over the limit changes too.
-    pub over_too: bool,
+    /// What becomes of packets beyond the limits changes too.
+    pub stop_too: bool,
 }
 
 impl Change {
@@ -41,7 +42,7 @@ impl Change {
     }
 }
 
-/// What becomes of a cap that stopped a packet.
+/// What becomes of a cap that a packet was beyond a limit of.
 #[must_use]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stopped {
@@ -86,11 +87,16 @@ impl Caps {
     /// Takes over what the disk says. `held`: what the kernel has of a cap; `None`: its counters are gone, so all that
     /// was granted counts as used.
     #[must_use]
-    pub fn resume(mut self, records: Vec<CapRecord>, zone: Tz, held: impl Fn(CapId) -> Option<(u64, Reading)>) -> Self {
+    pub fn resume(
+        mut self,
+        records: Vec<CapRecord>,
+        zone: Tz,
+        held: impl Fn(CapId) -> Option<(CapState, Reading)>,
+    ) -> Self {
         for record in records {
             self.next = self.next.max(record.id.0.saturating_add(1));
             let key = (record.host.clone(), record.pattern.clone());
-            let Some((limit, reading)) = held(record.id) else {
+            let Some((state, reading)) = held(record.id) else {
                 self.past.insert(
                     key,
                     Past { id: record.id, period: record.period, start: record.start, used: record.granted },
@@ -98,7 +104,7 @@ impl Caps {
                 continue;
             };
             self.by_key.insert(key, record.id);
-            self.caps.insert(record.id, Cap::resume(record, zone, limit, reading));
+            self.caps.insert(record.id, Cap::resume(record, zone, state, reading));
         }
         self
     }
@@ -200,18 +206,21 @@ impl Caps {
         cap
     }
 
-    /// A cap stopped a packet, or may have: what is granted further.
+    /// A packet came beyond a limit, or may have: what is granted further.
     pub fn stopped(&mut self, id: CapId, reading: Reading) -> Stopped {
         let Some(cap) = self.caps.get_mut(&id) else { return Stopped::Unknown };
         let waited = self.waiting.remove(&id);
         cap.read(reading);
+        if !cap.is_over() && !waited {
+            return Stopped::Unknown;
+        }
         let before = cap.state.clone();
         if before.last && !waited {
             return if std::mem::replace(&mut cap.spent, true) { Stopped::Unknown } else { Stopped::Spent };
         }
         cap.grant();
-        let over_too = before.last != cap.state.last;
-        Stopped::More(Change { id, record: cap.record(id), over_too, state: cap.state.clone() })
+        let stop_too = before.last != cap.state.last;
+        Stopped::More(Change { id, record: cap.record(id), stop_too, state: cap.state.clone() })
     }
 
     /// Nothing more can be granted for now: packets over the limit are refused instead of dropped.
@@ -219,7 +228,7 @@ impl Caps {
         let cap = self.caps.get_mut(&id)?;
         self.waiting.insert(id);
         cap.refuse();
-        Some(Change { id, record: cap.record(id), over_too: true, state: cap.state.clone() })
+        Some(Change { id, record: cap.record(id), stop_too: true, state: cap.state.clone() })
     }
 
     /// Caps for which [`Caps::refuse`] was said.
@@ -255,8 +264,8 @@ impl Caps {
             let Some(cap) = self.caps.get_mut(id).filter(|cap| cap.turns <= moment.utc) else { continue };
             let before = cap.state.last;
             cap.turn(moment);
-            let over_too = before != cap.state.last;
-            changes.push(Change { id: *id, record: cap.record(*id), state: cap.state.clone(), over_too });
+            let stop_too = before != cap.state.last;
+            changes.push(Change { id: *id, record: cap.record(*id), state: cap.state.clone(), stop_too });
         }
         changes
     }

@@ -16,7 +16,7 @@ use crate::plan::ir::{Chain, Data, Family, Ident, Key, Object, Value};
 use crate::plan::meter::{CapId, CapState, Meter};
 use crate::plan::ops::Op;
 use crate::plan::snapshot::{AddressVerdict, Snapshot};
-use crate::plan::table::{make_meter, meter_rules, names, over_cap, set_cap};
+use crate::plan::table::{make_meter, meter_rules, names, set_cap, stop_cap};
 
 /// For how long an address stays charged to a cap after the last answer that gave it to the host for a capped name,
 /// milliseconds: a day.
@@ -218,7 +218,7 @@ impl State {
 
     /// The transaction that gives the kernel the new limits of caps.
     pub fn set_caps(&self, changes: &[Change]) -> Vec<Op> {
-        changes.iter().flat_map(|change| set_cap(change.id, &change.state, change.over_too)).collect()
+        changes.iter().flat_map(|change| set_cap(change.id, &change.state, change.stop_too)).collect()
     }
 
     /// The kernel has taken what [`State::set_caps`] said.
@@ -229,11 +229,13 @@ impl State {
     }
 
     fn picture_cap(&mut self, id: CapId, state: &CapState) {
-        if let Some(Object::Quota { limit, .. }) = self.fixed.objects.get_mut(&names::cap(id)) {
-            *limit = state.limit;
+        for (name, fresh) in [(names::cap(id), state.limit), (names::rest(id), state.rest)] {
+            if let Some(Object::Quota { limit, .. }) = self.fixed.objects.get_mut(&name) {
+                *limit = fresh;
+            }
         }
-        if let Some(chain) = self.fixed.chains.get_mut(&names::over(id)) {
-            chain.rules = over_cap(id, state);
+        if let Some(chain) = self.fixed.chains.get_mut(&names::stop(id)) {
+            chain.rules = stop_cap(state);
         }
     }
 }

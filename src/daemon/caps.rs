@@ -11,7 +11,7 @@ use super::handle::{EndsTheProcess, Handle};
 use crate::core::caps::{CapRecord, Caps, Change, Reading, Stopped};
 use crate::nft::{Event, Held, HeldObject, Kernel, KernelError, Watch};
 use crate::plan::ir::ObjectKind;
-use crate::plan::meter::CapId;
+use crate::plan::meter::{CapId, CapState};
 use crate::plan::table::names;
 use crate::policy::Policy;
 use crate::policy::model::HostName;
@@ -63,7 +63,7 @@ impl Book {
         let damaged = loaded.damage.is_some();
         let book = Self { ledger: Some(ledger), trouble: trouble.as_deref().map(closed), failing: None, damaged };
         let caps = match (trouble, records) {
-            (None, Some(records)) => caps.resume(records, zone, |id| Some((limit(held?, id)?, reading(held?, id)?))),
+            (None, Some(records)) => caps.resume(records, zone, |id| Some((state(held?, id)?, reading(held?, id)?))),
             _ => caps.lost(now),
         };
         (book, caps)
@@ -114,7 +114,7 @@ fn record(entry: &Entry) -> Option<CapRecord> {
         start: entry.start,
         granted: entry.granted,
         carried: entry.carried,
-        base: Reading { passed: entry.passed, spilled: 0, merged4: entry.merged4, merged6: entry.merged6 },
+        base: Reading { passed: entry.passed, merged4: entry.merged4, merged6: entry.merged6, ..Reading::default() },
     })
 }
 
@@ -133,36 +133,37 @@ fn entry(record: &CapRecord) -> Entry {
     }
 }
 
-fn limit(held: &Held, id: CapId) -> Option<u64> {
-    match held.objects.get(&names::cap(id))? {
+/// The limits that the kernel has for a cap.
+fn state(held: &Held, id: CapId) -> Option<CapState> {
+    let limit = |name| match held.objects.get(&name)? {
         HeldObject::Quota { limit, .. } => Some(*limit),
         _ => None,
-    }
-}
-
-fn reading(held: &Held, id: CapId) -> Option<Reading> {
-    let mut octets = names::cap_counters(id).map(|name| match held.objects.get(&name) {
-        Some(HeldObject::Counter { bytes, .. }) => Some(*bytes),
-        _ => None,
-    });
-    let [passed, spilled, merged4, merged6] = octets.each_mut().map(Option::take);
-    Some(Reading { passed: passed?, spilled: spilled?, merged4: merged4?, merged6: merged6? })
-}
-
-/// What the kernel counted for a cap. What met the limit is read first: whatever comes between the readings then errs
-/// against the agent.
-fn read_one(kernel: &mut Kernel, id: CapId) -> Result<Option<Reading>, KernelError> {
-    let [passed, spilled, merged4, merged6] = names::cap_counters(id);
-    let mut octets = |name: &str| -> Result<Option<u64>, KernelError> {
-        Ok(match kernel.object(name, ObjectKind::Counter)? {
-            Some(HeldObject::Counter { bytes, .. }) => Some(bytes),
-            _ => None,
-        })
     };
-    let (spilled, passed) = (octets(&spilled)?, octets(&passed)?);
-    let (merged4, merged6) = (octets(&merged4)?, octets(&merged6)?);
-    let whole = spilled.zip(passed).zip(merged4.zip(merged6));
-    Ok(whole.map(|((spilled, passed), (merged4, merged6))| Reading { passed, spilled, merged4, merged6 }))
+    Some(CapState { limit: limit(names::cap(id))?, rest: limit(names::rest(id))?, last: false })
+}
+
+/// What a dump says that the kernel counted for a cap.
+fn reading(held: &Held, id: CapId) -> Option<Reading> {
+    let mut octets = [0; 5];
+    for (octets, name) in octets.iter_mut().zip(names::cap_counters(id).into_array()) {
+        match held.objects.get(&name)? {
+            HeldObject::Counter { bytes, .. } => *octets = *bytes,
+            _ => return None,
+        }
+    }
+    Some(Reading::from_array(octets))
+}
+
+/// What the kernel counts for a cap, one counter after the other.
+fn read_one(kernel: &mut Kernel, id: CapId) -> Result<Option<Reading>, KernelError> {
+    let mut octets = [0; 5];
+    for (octets, name) in octets.iter_mut().zip(names::cap_counters(id).into_array()) {
+        match kernel.object(&name, ObjectKind::Counter)? {
+            Some(HeldObject::Counter { bytes, .. }) => *octets = bytes,
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(Reading::from_array(octets)))
 }
 
 impl Gate {
@@ -216,7 +217,7 @@ impl Gate {
         written
     }
 
-    /// The kernel stopped a packet at a cap's limit: more is granted, or it is used up.
+    /// A packet came beyond a cap's first limit: more is granted, or it is used up.
     pub fn cap_stopped(&mut self, id: CapId) {
         let reading = match read_one(&mut self.kernel, id) {
             Ok(Some(reading)) => reading,

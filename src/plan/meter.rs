@@ -56,11 +56,42 @@ impl Meter {
 }
 
 /// What the table has to know of a cap.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CapState {
-    /// The kernel's limit: octets since the objects were made.
+    /// The kernel's first limit: octets since the objects were made. Packets beyond it still pass, up to `rest`, so that
+    /// there is time to grant more.
     pub limit: u64,
-    /// Nothing is granted beyond the limit in this period: a packet over it is refused. Otherwise it is dropped, and comes
-    /// again when more was granted.
+    /// The second one: octets that came beyond the first since the objects were made.
+    pub rest: u64,
+    /// Nothing more is granted in this period: a packet beyond both is refused. Otherwise it is dropped, and comes again
+    /// when more was granted.
     pub last: bool,
+}
+
+/// What the kernel counts for a cap, octets since the objects were made: values, or the names of the counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CapCounters<T> {
+    /// Passed.
+    pub passed: T,
+    /// Charged and not passed.
+    pub spilled: T,
+    /// Came beyond the first limit, whether or not it passed.
+    pub over: T,
+    /// Of what passed, IPv4 packets that were several in one.
+    pub merged4: T,
+    /// The same of IPv6.
+    pub merged6: T,
+}
+
+impl<T> CapCounters<T> {
+    /// All of them, in an order that [`CapCounters::from_array`] knows: what errs against the agent when it is older
+    /// comes first.
+    pub fn into_array(self) -> [T; 5] {
+        [self.spilled, self.over, self.passed, self.merged4, self.merged6]
+    }
+
+    /// Back from [`CapCounters::into_array`].
+    pub fn from_array([spilled, over, passed, merged4, merged6]: [T; 5]) -> Self {
+        Self { passed, spilled, over, merged4, merged6 }
+    }
 }

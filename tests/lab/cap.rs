@@ -11,6 +11,8 @@ use crate::{A, B, OTHER, SITE, SITE6, rounds};
 
 /// What one packet may leave unused of a cap: the longest that the kernel forwards in one piece.
 const LONGEST: u64 = 65_536;
+/// Where uploads go.
+const SINK: u16 = 9000;
 /// How long an agent tries to send more.
 const TRYING: Duration = Duration::from_secs(5);
 
@@ -63,13 +65,13 @@ fn upload(agent: &Agent, address: IpAddr) {
 }
 
 fn connect(agent: &Agent, address: IpAddr) -> Option<TcpStream> {
-    let to = SocketAddr::new(address, 80);
+    let to = SocketAddr::new(address, SINK);
     agent.netns.enter(|| TcpStream::connect_timeout(&to, PATIENCE)).ok()
 }
 
 fn policy(bytes: u64, period: &str) -> Value {
     json!({ "version": 1, "time_zone": "UTC", "hosts": {
-        "a": { "sources": A, "allow": { "domains": ["api.example.com", "other.example.com"] },
+        "a": { "sources": A, "allow": { "domains": ["api.example.com", "other.example.com"], "ports": [80, 443, SINK] },
                "exfil": { "domains": { "api.example.com": { "bytes": bytes, "period": period } } } },
         "b": { "sources": B, "allow": { "domains": ["api.example.com"] } } } })
 }
@@ -78,6 +80,7 @@ fn policy(bytes: u64, period: &str) -> Value {
 fn never_more_than_the_cap_gets_through_one_flow() {
     let mut world = world!();
     world.internet.upstream.host("api.example.com", &[SITE, SITE6]);
+    world.internet.servers.sink(&[SINK]);
     for (cap, address) in [(1 << 20, SITE), (5_000_000, SITE6), (100_000, SITE)] {
         world.gateway.kill9();
         world.gateway.nft(&["delete", "table", "inet", "clawgress"]);

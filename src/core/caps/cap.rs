@@ -3,16 +3,16 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 
-use crate::plan::meter::{CapId, CapState};
+use crate::plan::meter::{CapCounters, CapId, CapState};
 use crate::plan::table::MERGED;
 use crate::policy::model::{HostName, Period, Pointer};
 use crate::policy::name::Pattern;
 use crate::policy::schedule::Moment;
 
 /// A grant is this part of the cap …
-const PARTS: u64 = 16;
-/// … but at least so many octets: four of the longest packets.
-const LEAST_GRANT: u64 = 256 * 1024;
+const PARTS: u64 = 8;
+/// … but at least so many octets: eight of the longest packets.
+const LEAST_GRANT: u64 = 512 * 1024;
 /// What is left after the kernel stopped a packet, octets: below it nothing more is granted, because the packet that was
 /// stopped may be one of the longest.
 const LEAST_LEFT: u64 = 65_536;
@@ -23,18 +23,8 @@ const MOMENT: TimeDelta = TimeDelta::seconds(1);
 const PART_V4: (u64, u64) = (52, 1280 - 52);
 const PART_V6: (u64, u64) = (72, 1280 - 72);
 
-/// What the kernel counted for a cap since its objects were made, octets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reading {
-    /// Passed.
-    pub passed: u64,
-    /// Met the limit.
-    pub spilled: u64,
-    /// Of what passed, IPv4 packets that were several in one.
-    pub merged4: u64,
-    /// The same of IPv6.
-    pub merged6: u64,
-}
+/// What the kernel counted for a cap.
+pub type Reading = CapCounters<u64>;
 
 /// The use of a cap as it is kept on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,13 +93,14 @@ impl Cap {
             carried: 0,
             base: Reading::default(),
         };
-        let mut cap = Self { bytes, path, ..Self::resume(record, moment.zone, 0, Reading::default()) };
+        let mut cap =
+            Self { bytes, path, ..Self::resume(record, moment.zone, CapState::default(), Reading::default()) };
         cap.begin(moment, 0);
         cap
     }
 
     /// A cap as disk and kernel have it. Its size is for the policy to say; until then nothing is left.
-    pub(super) fn resume(record: CapRecord, zone: Tz, limit: u64, reading: Reading) -> Self {
+    pub(super) fn resume(record: CapRecord, zone: Tz, state: CapState, reading: Reading) -> Self {
         Self {
             host: record.host,
             pattern: record.pattern,
@@ -123,7 +114,7 @@ impl Cap {
             base: record.base,
             reading,
             granted: record.granted,
-            state: CapState { limit, last: false },
+            state,
         }
     }
 
@@ -155,7 +146,15 @@ impl Cap {
 
     /// All that was granted counts as used.
     pub(super) fn presume(&mut self) {
-        self.reading.passed = self.reading.passed.max(self.state.limit.saturating_sub(self.reading.spilled));
+        let Reading { passed, spilled, over, .. } = &mut self.reading;
+        let left = self.state.limit.saturating_sub(*passed + *spilled) + self.state.rest.saturating_sub(*over);
+        *passed = passed.saturating_add(left);
+        *over = (*over).max(self.state.rest);
+    }
+
+    /// Whether what was charged has met the first limit.
+    pub(super) fn is_over(&self) -> bool {
+        self.reading.passed.saturating_add(self.reading.spilled) >= self.state.limit
     }
 
     /// What the kernel's counters say, or should say.
@@ -175,8 +174,12 @@ impl Cap {
         // As if all of it came in merged packets, with the longer headers; what that was too careful is granted later.
         let counted = if part <= u64::from(MERGED) { part } else { part / (PART_V6.0 + PART_V6.1) * PART_V6.1 };
         self.granted = self.granted.max(self.used() + part);
-        let limit = self.reading.passed.saturating_add(self.reading.spilled).saturating_add(counted);
-        self.state = CapState { limit, last: left <= LEAST_LEFT };
+        let last = left <= LEAST_LEFT;
+        // Of the last part nothing is kept back: beyond it comes the end.
+        let rest = if last { 0 } else { counted / 2 };
+        let Reading { passed, spilled, over, .. } = self.reading;
+        let limit = passed.saturating_add(spilled).saturating_add(counted - rest);
+        self.state = CapState { limit, rest: over.saturating_add(rest), last };
         self.spent = left == 0;
     }
 

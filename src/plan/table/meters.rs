@@ -1,7 +1,7 @@
 //! Rate limits and caps: the chains that the verdicts of metered classes lead to.
 
 use super::super::ir::{Action, Cond, Family, Ident, Object, Rule, Verdict};
-use super::super::meter::{CapId, CapState, Meter};
+use super::super::meter::{CapCounters, CapId, CapState, Meter};
 use super::super::ops::Op;
 use super::build::{Build, goto, jump, verdict};
 use super::names::{self, Owner};
@@ -32,11 +32,15 @@ pub(super) fn add(build: &mut Build<'_>) {
     }
     for (cap, state) in &build.situation.caps {
         build.object(names::cap(*cap), Object::Quota { limit: state.limit, used: 0 });
-        for counter in names::cap_counters(*cap) {
+        build.object(names::rest(*cap), Object::Quota { limit: state.rest, used: 0 });
+        for counter in names::cap_counters(*cap).into_array() {
             build.object(counter, Object::COUNTER);
         }
-        for rule in over(*cap, state) {
+        for rule in over(*cap, &[]) {
             build.push(&names::over(*cap), rule);
+        }
+        for rule in stop(state) {
+            build.push(&names::stop(*cap), rule);
         }
     }
     for meter in build.situation.meters.iter().filter(|meter| !meter.is_free()) {
@@ -51,22 +55,33 @@ fn rate(build: &mut Build<'_>, chain: Ident, kbps: u64, path: &str) {
     build.rule(&chain, vec![over], goto("b_rate"), path);
 }
 
-/// What becomes of a packet that is over a cap's limit.
-pub fn over(cap: CapId, state: &CapState) -> Vec<Rule> {
-    let [_, spilled, ..] = names::cap_counters(cap);
-    let (end, comment) =
+/// Packets beyond the first limit of a cap: counted, and back where they came from as long as the rest allows.
+/// `charged`: the caps that were charged before this one, for a packet that may not pass now.
+fn over(cap: CapId, charged: &[CapId]) -> Vec<Rule> {
+    let spilled = charged.iter().chain([&cap]).map(|cap| Action::CountIn(names::cap_counters(*cap).spilled));
+    let beyond = Rule {
+        conds: vec![Cond::OverQuota(names::rest(cap))],
+        actions: spilled.chain(goto(names::stop(cap))).collect(),
+        comment: String::new(),
+    };
+    let counted = Action::CountIn(names::cap_counters(cap).over);
+    vec![Rule { conds: Vec::new(), actions: vec![counted], comment: String::new() }, beyond]
+}
+
+/// What becomes of a packet that is beyond both limits of a cap.
+pub fn stop(state: &CapState) -> Vec<Rule> {
+    let (actions, comment) =
         if state.last { (goto("b_cap"), "used up") } else { (verdict(Verdict::Drop), "more is granted in a moment") };
-    let actions = std::iter::once(Action::CountIn(spilled)).chain(end).collect();
     vec![Rule { conds: Vec::new(), actions, comment: comment.into() }]
 }
 
-/// The transaction that changes a cap's limit and what becomes of packets over it.
-pub fn set_cap(cap: CapId, state: &CapState, over_too: bool) -> Vec<Op> {
-    let mut ops = vec![Op::SetQuota(names::cap(cap), state.limit)];
-    if over_too {
-        let chain = names::over(cap);
+/// The transaction that changes a cap's limits and what becomes of packets beyond them.
+pub fn set_cap(cap: CapId, state: &CapState, stop_too: bool) -> Vec<Op> {
+    let mut ops = vec![Op::SetQuota(names::cap(cap), state.limit), Op::SetQuota(names::rest(cap), state.rest)];
+    if stop_too {
+        let chain = names::stop(cap);
         ops.push(Op::FlushChain(chain.clone()));
-        ops.extend(over(cap, state).into_iter().map(|rule| Op::AddRule(chain.clone(), rule)));
+        ops.extend(stop(state).into_iter().map(|rule| Op::AddRule(chain.clone(), rule)));
     }
     ops
 }
@@ -82,20 +97,23 @@ pub fn rules(meter: &Meter) -> Vec<(Ident, Rule)> {
     for owner in meter.rate.map(Owner::Host).into_iter().chain(meter.all.then_some(Owner::Global)) {
         rule(&chain, vec![], jump(names::rate(owner)), "rate limit");
     }
-    let counters =
-        |index: usize| meter.caps.iter().map(move |cap| Action::CountIn(names::cap_counters(*cap)[index].clone()));
-    for (index, cap) in meter.caps.iter().enumerate() {
-        // The caps before it were charged for a packet that does not pass.
-        let spilled = counters(1).take(index).chain(goto(names::over(*cap))).collect();
-        rule(&chain, vec![Cond::OverQuota(names::cap(*cap))], spilled, &format!("{}{}", names::CAP, cap.0));
+    let caps: Vec<CapId> = meter.caps.iter().copied().collect();
+    for (index, cap) in caps.iter().enumerate() {
+        let beyond = if index == 0 { names::over(*cap) } else { names::over_behind(&chain, index) };
+        rule(&chain, vec![Cond::OverQuota(names::cap(*cap))], jump(beyond.clone()), &names::cap(*cap));
+        for one in over(*cap, &caps[..index]).into_iter().filter(|_| index > 0) {
+            rule(&beyond, one.conds, one.actions, &one.comment);
+        }
     }
+    let count = |of: fn(CapCounters<Ident>) -> Ident| -> Vec<Action> {
+        caps.iter().map(|cap| Action::CountIn(of(names::cap_counters(*cap)))).collect()
+    };
     let end = || meter.recheck.map_or_else(|| verdict(Verdict::Accept), |host| goto(names::recheck(host)));
     if !meter.caps.is_empty() {
-        rule(&chain, vec![], counters(0).collect(), "passed");
+        rule(&chain, vec![], count(|counters| counters.passed), "passed");
         rule(&chain, vec![Cond::Longer(MERGED)], goto(merged.clone()), "several packets in one");
-        for (family, index) in [(Family::V4, 2), (Family::V6, 3)] {
-            rule(&merged, vec![Cond::Family(family)], counters(index).collect(), "");
-        }
+        rule(&merged, vec![Cond::Family(Family::V4)], count(|counters| counters.merged4), "");
+        rule(&merged, vec![Cond::Family(Family::V6)], count(|counters| counters.merged6), "");
         rule(&merged, vec![], end(), "");
     }
     rule(&chain, vec![], end(), "");

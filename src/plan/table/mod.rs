@@ -46,4 +46,4 @@ pub fn table_of(policy: &Policy, lists: &Lists, situation: &Situation) -> Table 
 
 pub use hosts::segments;
 pub use lists::Lists;
-pub use meters::{MERGED, make as make_meter, over as over_cap, rules as meter_rules, set_cap};
+pub use meters::{MERGED, make as make_meter, rules as meter_rules, set_cap, stop as stop_cap};

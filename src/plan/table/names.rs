@@ -2,7 +2,7 @@
 
 use super::super::ir::{Direction, Family, Ident};
 use crate::plan::ids::HostId;
-use crate::plan::meter::CapId;
+use crate::plan::meter::{CapCounters, CapId};
 
 /// Chains, sets and maps with fixed names.
 macro_rules! fixed {
@@ -135,19 +135,42 @@ pub fn cap(id: CapId) -> Ident {
     Ident::from(format!("{CAP}{}", id.0))
 }
 
-/// The number in [`cap`].
+/// `cap_12_rest`: the quota of what comes beyond the first.
+pub fn rest(id: CapId) -> Ident {
+    Ident::from(format!("{CAP}{}_rest", id.0))
+}
+
+/// The number in the name of a cap's object.
 pub fn read_cap(name: &str) -> Option<CapId> {
-    name.strip_prefix(CAP)?.parse().ok().map(CapId)
+    let number = name.strip_prefix(CAP)?;
+    number.split('_').next()?.parse().ok().map(CapId)
 }
 
-/// The counters of a cap: what passed, what met the limit, and of what passed the packets that were several in one.
-pub fn cap_counters(id: CapId) -> [Ident; 4] {
-    ["passed", "spilled", "merged4", "merged6"].map(|what| Ident::from(format!("{CAP}{}_{what}", id.0)))
+/// The counters of a cap; see [`CapCounters`].
+pub fn cap_counters(id: CapId) -> CapCounters<Ident> {
+    let name = |what: &str| Ident::from(format!("{CAP}{}_{what}", id.0));
+    CapCounters {
+        passed: name("passed"),
+        spilled: name("spilled"),
+        over: name("over"),
+        merged4: name("merged4"),
+        merged6: name("merged6"),
+    }
 }
 
-/// `over_12`: packets that meet the limit of a cap.
+/// `over_12`: packets beyond the first limit of a cap.
 pub fn over(id: CapId) -> Ident {
     Ident::from(format!("over_{}", id.0))
+}
+
+/// `meter_…_o1`: the same for a cap that is charged behind others.
+pub fn over_behind(meter: &str, index: usize) -> Ident {
+    Ident::from(format!("{meter}_o{index}"))
+}
+
+/// `stop_12`: packets beyond both limits of a cap.
+pub fn stop(id: CapId) -> Ident {
+    Ident::from(format!("stop_{}", id.0))
 }
 
 /// The end of a meter for packets that are several in one.

@@ -63,6 +63,29 @@ impl Servers {
         }
     }
 
+    /// Takes in what comes to these TCP and UDP ports on every address of the namespace and says nothing, from when this
+    /// returns.
+    pub fn sink(&self, ports: &[u16]) {
+        for &port in ports {
+            let (listener, datagrams) = self.netns.enter(|| (listener(port), datagrams(port)));
+            let over = self.over.clone();
+            self.netns.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    let Ok((stream, _)) = listener.accept() else { continue };
+                    let over = over.clone();
+                    std::thread::spawn(move || swallow(stream, &over));
+                }
+            });
+            let over = self.over.clone();
+            self.netns.spawn(move || {
+                let mut buffer = vec![0; DATAGRAM];
+                while !over.load(Ordering::Relaxed) {
+                    let _ = datagrams.recv(&mut buffer);
+                }
+            });
+        }
+    }
+
     /// Writes down every IPv4 packet of another protocol (47 is GRE, 132 SCTP), from when this returns.
     pub fn sniff(&self, protocol: u8) {
         let socket = self.netns.enter(|| Socket::new(Domain::IPV4, Type::RAW, Some(i32::from(protocol).into())));
@@ -136,6 +159,18 @@ fn serve_tcp(listener: &TcpListener, port: u16, over: &Arc<AtomicBool>, arrivals
         note(arrivals, Arrival { protocol: 6, from: from.ip().to_canonical(), to, port });
         let over = over.clone();
         std::thread::spawn(move || echo_stream(stream, &over));
+    }
+}
+
+fn swallow(mut stream: TcpStream, over: &AtomicBool) {
+    let mut buffer = vec![0; 256 << 10];
+    let _ = stream.set_read_timeout(Some(IDLE));
+    while !over.load(Ordering::Relaxed) {
+        match stream.read(&mut buffer) {
+            Ok(1..) => {}
+            Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+            Ok(0) | Err(_) => return,
+        }
     }
 }
 
