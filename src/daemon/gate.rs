@@ -4,6 +4,8 @@
 //! Leases come in by a bounded queue and go out in groups, one transaction for all that wait; everything else is a job
 //! that runs between two groups.
 
+mod leases;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -11,12 +13,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use chrono::{DateTime, TimeDelta, Utc};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::core::Pending;
 use crate::core::classes::Classes;
 use crate::core::doors::Now;
-use crate::core::lease::{Acked, LeaseError, LeaseRequest};
 use crate::core::state::{State, World};
 use crate::nft::{ErrorKind, Held, Kernel, KernelError};
 use crate::plan::ops::{Delta, Op};
@@ -374,43 +375,5 @@ impl Gate {
         self.state = State::new(Classes::first_of_table(seconds).max(self.state.next_class()));
         self.state.caps = caps;
         Ok(())
-    }
-
-    fn lease(&mut self, group: &mut Vec<(LeaseRequest, oneshot::Sender<Result<Acked, LeaseError>>)>) {
-        if group.is_empty() {
-            return;
-        }
-        if let Some(ops) = self.state.evict(self.now().ms)
-            && self.kernel.commit(&ops).is_err()
-        {
-            // Memory and kernel differ now; the kernel is brought in line, or the drift is reported.
-            let _ = self.repair();
-        }
-        let (requests, waiting): (Vec<_>, Vec<_>) = group.drain(..).unzip();
-        let results = self.lease_all(&requests);
-        for (done, result) in waiting.into_iter().zip(results) {
-            let _ = done.send(result.map(|()| Acked::by_kernel()));
-        }
-    }
-
-    fn lease_all(&mut self, requests: &[LeaseRequest]) -> Vec<Result<(), LeaseError>> {
-        let leased = self.state.lease(requests, self.now());
-        if leased.ops.is_empty() {
-            return leased.results;
-        }
-        let Err(error) = self.kernel.commit(&leased.ops) else { return leased.results };
-        self.state.forget(leased);
-        if requests.len() > 1 {
-            // One that the kernel refuses must not take the others with it.
-            return requests.iter().flat_map(|request| self.lease_all(std::slice::from_ref(request))).collect();
-        }
-        if matches!(error.kind, ErrorKind::Refused | ErrorKind::Unknown) && self.repair().unwrap_or(false) {
-            let leased = self.state.lease(requests, self.now());
-            match self.kernel.commit(&leased.ops) {
-                Ok(()) => return leased.results,
-                Err(_) => self.state.forget(leased),
-            }
-        }
-        vec![Err(LeaseError::Kernel(error.what))]
     }
 }

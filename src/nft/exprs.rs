@@ -83,7 +83,7 @@ impl Build {
             }
             Cond::Longer(octets) => {
                 self.meta(libc::NFT_META_LEN);
-                self.to_network_order();
+                self.turn_to_network_order();
                 self.compare(libc::NFT_CMP_GT, &octets.to_be_bytes());
             }
             Cond::OverQuota(name) => self.object(OBJECT_QUOTA, name)?,

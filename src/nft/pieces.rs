@@ -199,14 +199,14 @@ impl Build {
             Op::Eq => self.compare(libc::NFT_CMP_EQ, &value.to_ne_bytes()),
             Op::Ne => self.compare(libc::NFT_CMP_NEQ, &value.to_ne_bytes()),
             Op::Ge => {
-                self.to_network_order();
+                self.turn_to_network_order();
                 self.compare(libc::NFT_CMP_GTE, &value.to_be_bytes());
             }
         }
     }
 
     /// Turns the number of 4 octets in the first register.
-    pub(super) fn to_network_order(&mut self) {
+    pub(super) fn turn_to_network_order(&mut self) {
         self.push(
             c"byteorder",
             vec![

@@ -1,0 +1,48 @@
+//! Leases on their way into the kernel, in groups.
+
+use tokio::sync::oneshot;
+
+use super::Gate;
+use crate::core::lease::{Acked, LeaseError, LeaseRequest};
+use crate::nft::ErrorKind;
+
+impl Gate {
+    /// Grants a group of leases, in one transaction if the kernel takes it.
+    pub(super) fn lease(&mut self, group: &mut Vec<(LeaseRequest, oneshot::Sender<Result<Acked, LeaseError>>)>) {
+        if group.is_empty() {
+            return;
+        }
+        if let Some(ops) = self.state.evict(self.now().ms)
+            && self.kernel.commit(&ops).is_err()
+        {
+            // Memory and kernel differ now; the kernel is brought in line, or the drift is reported.
+            let _ = self.repair();
+        }
+        let (requests, waiting): (Vec<_>, Vec<_>) = group.drain(..).unzip();
+        let results = self.lease_all(&requests);
+        for (done, result) in waiting.into_iter().zip(results) {
+            let _ = done.send(result.map(|()| Acked::by_kernel()));
+        }
+    }
+
+    fn lease_all(&mut self, requests: &[LeaseRequest]) -> Vec<Result<(), LeaseError>> {
+        let leased = self.state.lease(requests, self.now());
+        if leased.ops.is_empty() {
+            return leased.results;
+        }
+        let Err(error) = self.kernel.commit(&leased.ops) else { return leased.results };
+        self.state.forget(leased);
+        if requests.len() > 1 {
+            // One that the kernel refuses must not take the others with it.
+            return requests.iter().flat_map(|request| self.lease_all(std::slice::from_ref(request))).collect();
+        }
+        if matches!(error.kind, ErrorKind::Refused | ErrorKind::Unknown) && self.repair().unwrap_or(false) {
+            let leased = self.state.lease(requests, self.now());
+            match self.kernel.commit(&leased.ops) {
+                Ok(()) => return leased.results,
+                Err(_) => self.state.forget(leased),
+            }
+        }
+        vec![Err(LeaseError::Kernel(error.what))]
+    }
+}
