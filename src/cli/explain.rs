@@ -8,7 +8,7 @@ use clap::{ArgGroup, Args, ValueEnum};
 use super::apply::{refused, understood};
 use super::input::{Source, refuse};
 use super::{Context, Outcome};
-use crate::core::explain::{self, Explanation};
+use crate::core::explain::{self, Explanation, Known};
 use crate::daemon::protocol::{self, Request};
 use crate::policy::decision::Verdict;
 use crate::policy::name::Name;
@@ -22,7 +22,7 @@ Examples:
   clawgress explain --source fd00:10::10 --domain api.example.com --policy trial.json
   clawgress explain --source 192.168.10.10 --domain api.example.com --at 2026-11-20T18:00:00+01:00
 
-With --policy the file is asked instead of the daemon; nothing is known of leases then.";
+With --policy the file is asked instead of the daemon; nothing is known of leases and used caps then.";
 
 /// Tell what would happen to a query or a connection, and which line of the policy says so
 #[derive(Debug, Args)]
@@ -96,7 +96,7 @@ pub(super) fn explain(arguments: &Arguments, context: &mut Context) -> anyhow::R
                 let at = arguments.at.unwrap_or_else(Utc::now);
                 let moment = Moment::of(&parsed.policy, at, crate::store::system_zone());
                 let question = question.question(moment).map_err(anyhow::Error::msg)?;
-                let explanation = explain::explain(&parsed.policy, &question, &[])?;
+                let explanation = explain::explain(&parsed.policy, &question, Known::default())?;
                 (serde_json::to_value(&explanation)?, explanation)
             }
         },
@@ -133,5 +133,8 @@ fn sentence(explanation: &Explanation) -> String {
         }
     }
     text.push_str(&format!(": {}", explanation.detail));
+    for cap in &explanation.caps {
+        text.push_str(&format!("\n{}", super::state::cap(cap)));
+    }
     text
 }

@@ -5,6 +5,7 @@ use clap::Args;
 use super::apply::{refused, understood};
 use super::output::{Output, Tone, columns, remark};
 use super::{Context, Outcome};
+use crate::core::caps::CapUse;
 use crate::daemon::protocol::{self, Check, Request, Response, StateWord, Text};
 
 const STATUS_EXAMPLES: &str = "\
@@ -132,11 +133,50 @@ fn table(status: &protocol::Status, out: &Output) -> String {
         ("domains", status.domains.to_string()),
         ("drift", if status.drift { out.toned(Tone::Bad, "yes") } else { "no".to_owned() }),
     ];
+    for (index, line) in limits(&status.limits).into_iter().enumerate() {
+        rows.push((if index == 0 { "limits" } else { "" }, line));
+    }
+    for (index, line) in caps(&status.caps).into_iter().enumerate() {
+        rows.push((if index == 0 { "caps" } else { "" }, line));
+    }
     let checks = checks(&status.checks, out);
     for (index, line) in checks.lines().enumerate() {
         rows.push((if index == 0 { "checks" } else { "" }, line.to_owned()));
     }
     rows.iter().map(|(name, value)| format!("{name:<10}  {value}\n")).collect()
+}
+
+/// Lines of a kind that `status` shows; of more it tells how many.
+const SHOWN: usize = 8;
+
+fn limits(limits: &protocol::Limits) -> Vec<String> {
+    let all = limits.egress_kbps.map(|kbps| format!("all egress: {kbps} kbit/s"));
+    let hosts = limits.hosts.iter().map(|(host, kbps)| format!("{host}: {kbps} kbit/s"));
+    few(all.into_iter().chain(hosts))
+}
+
+/// The fullest first.
+fn caps(caps: &[CapUse]) -> Vec<String> {
+    let mut caps: Vec<&CapUse> = caps.iter().collect();
+    caps.sort_by_key(|cap| u128::from(cap.remaining) * 1_000_000 / u128::from(cap.bytes.max(1)));
+    few(caps.into_iter().map(cap))
+}
+
+/// One cap on one line.
+pub(super) fn cap(cap: &CapUse) -> String {
+    let CapUse { host, domain, bytes, period, used, remaining, resets_at } = cap;
+    let left = if *remaining == 0 { "used up".to_owned() } else { format!("{remaining} left") };
+    format!("{host} to {domain}: {used} of {bytes} bytes a {period} used, {left}; next period {}", time(*resets_at))
+}
+
+fn few(lines: impl Iterator<Item = String>) -> Vec<String> {
+    let mut lines: Vec<String> = lines.collect();
+    if lines.len() > SHOWN {
+        let more = lines.len() - SHOWN;
+        lines.truncate(SHOWN);
+        lines.push(format!("… and {more} more (--json tells all)"));
+    }
+    lines
 }
 
 fn time(time: chrono::DateTime<chrono::Utc>) -> String {

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 
-pub use self::cap::{Cap, CapRecord, Reading};
+pub use self::cap::{Cap, CapRecord, CapUse, Reading};
 use crate::plan::meter::{CapId, CapState};
 use crate::policy::model::{HostName, Period, Pointer, Policy};
 use crate::policy::name::Pattern;

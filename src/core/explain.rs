@@ -10,11 +10,12 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use self::words::Words;
+use super::caps::CapUse;
 use crate::policy::Mistake;
 use crate::policy::decision::{Reason, Verdict};
 use crate::policy::domain;
 use crate::policy::model::{Mode, Policy};
-use crate::policy::name::Name;
+use crate::policy::name::{Name, Pattern};
 use crate::policy::reference::{self, Leased, Protocol};
 use crate::policy::schedule::Moment;
 
@@ -71,14 +72,27 @@ pub struct Explanation {
     pub mode: String,
     /// The same in a sentence, with the text of the policy's line.
     pub detail: String,
+    /// The exfil caps that it is charged to, where there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub caps: Vec<CapUse>,
 }
 
-/// Answers a question by the policy. `leases`: those that are good now (of all hosts); a question about an address
-/// can only be answered in full by whoever knows them.
+/// What is known besides the policy.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// The leases that are good now, of all hosts; a question about an address can only be answered in full by whoever
+    /// knows them.
+    pub leases: &'a [Leased<'a>],
+    /// The caps that the target is charged to, with their use.
+    pub caps: &'a [(Pattern, CapUse)],
+}
+
+/// Answers a question by the policy and what is known besides.
 ///
 /// # Errors
 /// The question itself is wrong: a name that is none, or two addresses of different families.
-pub fn explain(policy: &Policy, question: &Question, leases: &[Leased<'_>]) -> Result<Explanation, Mistake> {
+pub fn explain(policy: &Policy, question: &Question, known: Known<'_>) -> Result<Explanation, Mistake> {
+    let Known { leases, caps } = known;
     // ::ffff:192.0.2.1 is an IPv4 host to the kernel.
     let source = question.source.to_canonical();
     let asked = Asked::read(question, source)?;
@@ -104,7 +118,13 @@ pub fn explain(policy: &Policy, question: &Question, leases: &[Leased<'_>]) -> R
         }
         Asked::Ip(address) => reference::decide_address_at(policy, host, *address, protocol, leases, moment),
     });
-    let words = Words { policy, rules: &rules, source, interface, asked: &asked, protocol, leases, moment };
+    let spent: Vec<&(Pattern, CapUse)> = caps.iter().filter(|(_, cap)| cap.remaining == 0).collect();
+    let refusing = spent.first().filter(|_| decision.verdict == Verdict::Allow);
+    let decision = match refusing.and_then(|(pattern, _)| reference::decide_cap(policy, host, pattern)) {
+        Some(refused) => refused,
+        None => decision,
+    };
+    let words = Words { policy, rules: &rules, source, interface, asked: &asked, protocol, leases, moment, caps };
     let mut detail = words.sentence(&decision);
     if question.interface.is_none()
         && decision.verdict != Verdict::OutOfScope
@@ -120,6 +140,7 @@ pub fn explain(policy: &Policy, question: &Question, leases: &[Leased<'_>]) -> R
         domain: decision.domain.map(|pattern| pattern.to_string()).or_else(|| asked.domain()),
         mode: mode_word(decision.mode).to_owned(),
         detail,
+        caps: caps.iter().map(|(_, cap)| cap.clone()).collect(),
     })
 }
 
@@ -209,7 +230,7 @@ mod tests {
     }
 
     fn ask(source: &str, target: &str, port: Option<u16>) -> Explanation {
-        explain(&policy(), &question(source, target, port), &[]).unwrap()
+        explain(&policy(), &question(source, target, port), Known::default()).unwrap()
     }
 
     /// Verdict, reason, path, and a part of the sentence.
@@ -249,7 +270,7 @@ mod tests {
         let path = "/hosts/closed/allow/domains";
         is(&ask(CLOSED, "api.example.com", None), Verdict::Block, Reason::NotAllowlisted, Some(path), "is empty");
         let bare = parse(r#"{"version": 1}"#).unwrap();
-        let got = explain(&bare, &question(OTHER, "api.example.com", None), &[]).unwrap();
+        let got = explain(&bare, &question(OTHER, "api.example.com", None), Known::default()).unwrap();
         is(&got, Verdict::Block, Reason::NotAllowlisted, None, "has no allow.domains");
     }
 
@@ -274,7 +295,7 @@ mod tests {
     #[test]
     fn udp_is_said_where_it_was_asked() {
         let question = Question { protocol: Some(Transport::Udp), ..question(AGENT, "1.2.3.4", Some(80)) };
-        let got = explain(&policy(), &question, &[]).unwrap();
+        let got = explain(&policy(), &question, Known::default()).unwrap();
         is(&got, Verdict::Block, Reason::PortNotAllowed, Some("/hosts/agent-1/allow/ports"), "udp port 80");
     }
 
@@ -310,10 +331,16 @@ mod tests {
         let name = domain::name("api.example.com").unwrap();
         let agent = policy.hosts.keys().find(|host| host.as_str() == "agent-1");
         let lease = Leased { host: agent, name: &name, address: "8.8.8.8".parse().unwrap() };
-        let got = explain(&policy, &question(AGENT, "8.8.8.8", Some(443)), std::slice::from_ref(&lease)).unwrap();
+        let got = explain(
+            &policy,
+            &question(AGENT, "8.8.8.8", Some(443)),
+            Known { leases: std::slice::from_ref(&lease), caps: &[] },
+        )
+        .unwrap();
         is(&got, Verdict::Allow, Reason::Allowed, Some("/allow/domains/0"), "an answer for api.example.com gave it");
         assert_eq!(got.domain.as_deref(), Some("api.example.com"));
-        let got = explain(&policy, &question(OTHER, "8.8.8.8", Some(443)), &[lease]).unwrap();
+        let got =
+            explain(&policy, &question(OTHER, "8.8.8.8", Some(443)), Known { leases: &[lease], caps: &[] }).unwrap();
         is(&got, Verdict::Block, Reason::NoLease, Some("/allow/domains"), "");
     }
 
@@ -322,7 +349,7 @@ mod tests {
         let got = ask("172.16.0.1", "api.example.com", None);
         is(&got, Verdict::OutOfScope, Reason::OutOfScope, Some("/scope/sources"), "192.168.0.0/16 and fd00::/16");
         let elsewhere = Question { interface: Some("wan".into()), ..question(AGENT, "1.2.3.66", None) };
-        let got = explain(&policy(), &elsewhere, &[]).unwrap();
+        let got = explain(&policy(), &elsewhere, Known::default()).unwrap();
         is(&got, Verdict::OutOfScope, Reason::OutOfScope, Some("/scope/interfaces"), "enters by wan");
         assert_eq!(got.host, None);
     }
@@ -330,18 +357,18 @@ mod tests {
     #[test]
     fn an_unknown_interface_is_one_of_the_policys_and_said() {
         let anywhere = Question { interface: None, ..question(AGENT, "api.example.com", None) };
-        let got = explain(&policy(), &anywhere, &[]).unwrap();
+        let got = explain(&policy(), &anywhere, Known::default()).unwrap();
         is(&got, Verdict::Allow, Reason::Allowed, Some("/allow/domains/0"), "packets that enter by eth1 or eth2");
         let bare = parse(r#"{"version": 1, "allow": {"domains": ["api.example.com"]}}"#).unwrap();
-        assert!(!explain(&bare, &anywhere, &[]).unwrap().detail.contains("enter by"));
+        assert!(!explain(&bare, &anywhere, Known::default()).unwrap().detail.contains("enter by"));
     }
 
     #[test]
     fn a_question_that_is_none_is_refused() {
         for wrong in ["*.example.org", "https://example.org/", "a..b", ""] {
-            assert!(explain(&policy(), &question(AGENT, wrong, None), &[]).is_err(), "{wrong}");
+            assert!(explain(&policy(), &question(AGENT, wrong, None), Known::default()).is_err(), "{wrong}");
         }
-        let mistake = explain(&policy(), &question(AGENT, "2606:4700::1", None), &[]).unwrap_err();
+        let mistake = explain(&policy(), &question(AGENT, "2606:4700::1", None), Known::default()).unwrap_err();
         assert!(mistake.to_string().contains("IPv6 address as the source"), "{mistake}");
     }
 

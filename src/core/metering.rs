@@ -17,6 +17,7 @@ use crate::plan::meter::{CapId, CapState, Meter};
 use crate::plan::ops::Op;
 use crate::plan::snapshot::{AddressVerdict, Snapshot};
 use crate::plan::table::{make_meter, meter_rules, names, set_cap, stop_cap};
+use crate::policy::name::Name;
 
 /// For how long an address stays charged to a cap after the last answer that gave it to the host for a capped name,
 /// milliseconds: a day.
@@ -214,6 +215,18 @@ impl State {
             Some(class) => self.charged.open.insert((host, address, way), class),
             None => self.charged.open.remove(&(host, address, way)),
         };
+    }
+
+    /// The caps that a name is charged to.
+    pub fn caps_of_name(&self, host: HostId, name: &Name) -> BTreeSet<CapId> {
+        self.egress.caps_of(host, [name])
+    }
+
+    /// The caps that an address is charged to now.
+    pub fn caps_of_address(&self, host: HostId, address: IpAddr) -> BTreeSet<CapId> {
+        let class = self.leases.get(&(host, address)).and_then(|lease| self.classes.get(lease.class));
+        let leased = class.into_iter().flat_map(|class| class.caps.iter().copied());
+        leased.chain(self.charged.caps(host, address)).collect()
     }
 
     /// The transaction that gives the kernel the new limits of caps.

@@ -1,15 +1,19 @@
 //! Exfil caps at work: what the kernel tells, what the disk keeps, what is granted next.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use tracing::{error, info, warn};
 
+use super::control::Office;
 use super::gate::Gate;
 use super::handle::{EndsTheProcess, Handle};
-use crate::core::caps::{CapRecord, Caps, Change, Reading, Stopped};
-use crate::nft::{Event, Held, HeldObject, Kernel, KernelError, Watch};
+use super::protocol::Check;
+use super::status::check;
+use crate::core::caps::{CapRecord, CapUse, Caps, Change, Reading, Stopped};
+use crate::nft::{Event, Held, HeldObject, Kernel, KernelError, Options, Watch};
 use crate::plan::ir::ObjectKind;
 use crate::plan::meter::{CapId, CapState};
 use crate::plan::table::names;
@@ -298,6 +302,39 @@ impl Gate {
                 self.cap_stopped(id);
             }
         }
+    }
+}
+
+/// The caps with their use, and what is wrong with the ledger. The counters are read beside the gate, because those of
+/// ten thousand caps take a while.
+pub async fn usage(office: &Arc<Office>) -> (Vec<CapUse>, Option<Check>) {
+    let Ok((caps, trouble)) = office
+        .gate
+        .run(|gate| (gate.state.caps.clone(), gate.book.failing.clone().or_else(|| gate.book.trouble.clone())))
+        .await
+    else {
+        return (Vec::new(), None);
+    };
+    let trouble = trouble.map(|trouble| check("caps", false, trouble));
+    if caps.is_empty() {
+        return (Vec::new(), trouble);
+    }
+    let read = move || {
+        let objects = Kernel::open(Options::default()).and_then(|mut kernel| kernel.objects());
+        let held = Held { objects: objects?.into_iter().collect(), ..Held::default() };
+        let mut caps = caps;
+        let ids: Vec<CapId> = caps.iter().map(|(id, _)| id).collect();
+        caps.read(ids.into_iter().filter_map(|id| Some((id, reading(&held, id)?))));
+        Ok::<_, KernelError>(caps.iter().map(|(_, cap)| cap.usage()).collect::<Vec<_>>())
+    };
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(used)) => {
+            let spent = used.iter().filter(|cap| cap.remaining == 0).count();
+            let said = format!("{} exfil caps, {spent} used up", used.len());
+            (used, Some(trouble.unwrap_or_else(|| check("caps", true, said))))
+        }
+        Ok(Err(error)) => (Vec::new(), Some(check("caps", false, error.to_string()))),
+        Err(error) => (Vec::new(), Some(check("caps", false, error.to_string()))),
     }
 }
 

@@ -1,13 +1,18 @@
 //! `explain` with the leases that are good now.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 
 use super::control::Office;
 use super::protocol::{self, Response};
-use crate::core::explain::{Target, explain};
+use crate::core::caps::CapUse;
+use crate::core::explain::{Known, Target, explain};
 use crate::plan::ids::HostId;
+use crate::plan::meter::CapId;
+use crate::policy::model::HostName;
+use crate::policy::name::{Name, Pattern};
 use crate::policy::reference::{Leased, host_of};
 use crate::policy::schedule::Moment;
 
@@ -36,8 +41,42 @@ pub async fn answer(office: &Arc<Office>, asked: protocol::Explain) -> Response 
         Target::Ip(address) => names.iter().map(|name| Leased { host: host.as_ref(), name, address }).collect(),
         Target::Domain(_) => Vec::new(),
     };
-    match explain(&policy, &question, &leases) {
+    let target = match &question.target {
+        Target::Ip(address) => Some(Charged::Address(*address)),
+        Target::Domain(text) => crate::policy::domain::name(text).ok().map(Charged::Name),
+    };
+    let at = question.moment.map_or_else(Utc::now, |moment| moment.utc);
+    let caps = match (&host, target) {
+        (Some(host), Some(target)) => caps(office, host.clone(), target, at).await,
+        _ => Vec::new(),
+    };
+    match explain(&policy, &question, Known { leases: &leases, caps: &caps }) {
         Ok(explanation) => Response::done(explanation),
         Err(mistake) => Response::failed(mistake.to_string()),
     }
+}
+
+/// What a question about caps is about.
+enum Charged {
+    Name(Name),
+    Address(IpAddr),
+}
+
+/// The caps that the target is charged to, as of now. Nothing is known of their use at an instant in another period.
+async fn caps(office: &Arc<Office>, host: HostName, target: Charged, at: DateTime<Utc>) -> Vec<(Pattern, CapUse)> {
+    let held = office.gate.run(move |gate| {
+        let id = gate.state.hosts.get(&host).copied().unwrap_or(HostId::NOBODY);
+        let ids: Vec<CapId> = match &target {
+            Charged::Name(name) => gate.state.caps_of_name(id, name),
+            Charged::Address(address) => gate.state.caps_of_address(id, *address),
+        }
+        .into_iter()
+        .collect();
+        // What cannot be read now is told as it was read last.
+        let _ = gate.read_caps(&ids);
+        let caps = ids.iter().filter_map(|id| gate.state.caps.get(*id));
+        let caps = caps.filter(|cap| cap.start <= at && at < cap.turns);
+        caps.map(|cap| (cap.pattern.clone(), cap.usage())).collect()
+    });
+    held.await.unwrap_or_default()
 }

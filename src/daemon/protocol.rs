@@ -5,6 +5,7 @@
 //! [`Text`] (firewall, rpz), [`Stored`] (show), [`Applied`] (apply, import),
 //! [`Explanation`](crate::core::explain::Explanation) (explain), [`History`], [`TornDown`].
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
@@ -12,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::core::caps::CapUse;
 use crate::core::explain::{self, Question, Target};
 use crate::policy::Diagnostic;
 use crate::policy::schedule::Moment;
@@ -201,6 +203,21 @@ pub struct Status {
     pub drift: bool,
     /// The checks.
     pub checks: Vec<Check>,
+    /// The exfil caps with what was used of them; of broken ones nothing is known but that they are closed.
+    #[serde(default)]
+    pub caps: Vec<CapUse>,
+    /// The rate limits, kilobits per second.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// The rate limits of the policy in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Of all egress in scope.
+    pub egress_kbps: Option<u64>,
+    /// Of single hosts besides.
+    pub hosts: BTreeMap<String, u64>,
 }
 
 /// `health --json`
@@ -355,11 +372,14 @@ mod tests {
             domains: 2,
             drift: false,
             checks: vec![Check { name: "kernel".into(), ok: true, message: "the table is in place".into() }],
+            caps: Vec::new(),
+            limits: Limits::default(),
         };
         let value = serde_json::to_value(&status).unwrap();
         let expected = serde_json::json!({ "state": "enforcing", "revision": 7, "sha256": "ab", "origin": "import",
             "applied_at": "2027-01-15T08:00:00Z", "hosts": 1, "domains": 2, "drift": false,
-            "checks": [{ "name": "kernel", "ok": true, "message": "the table is in place" }] });
+            "checks": [{ "name": "kernel", "ok": true, "message": "the table is in place" }],
+            "caps": [], "limits": { "egress_kbps": null, "hosts": {} } });
         assert_eq!(value, expected);
     }
 }

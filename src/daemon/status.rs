@@ -8,18 +8,18 @@ use chrono::{DateTime, Utc};
 
 use super::control::Office;
 use super::gate::Gate;
-use super::held;
-use super::protocol::{Check, Health, StateWord, Status};
+use super::protocol::{Check, Health, Limits, StateWord, Status};
 use super::revisions::{Revisions, sizes};
+use super::{caps, held};
 use crate::nft::{Kernel as Writer, KernelError};
 use crate::plan::situation::DnsDoor;
 use crate::plan::table::names;
 use crate::policy::Policy;
-use crate::policy::model::Mode;
+use crate::policy::model::{Located, Mode};
 use crate::policy::schedule::Moment;
 use crate::store::Origin;
 
-fn check(name: &str, ok: bool, message: impl Into<String>) -> Check {
+pub(super) fn check(name: &str, ok: bool, message: impl Into<String>) -> Check {
     Check { name: name.into(), ok, message: message.into() }
 }
 
@@ -38,8 +38,10 @@ pub async fn status(office: &Arc<Office>) -> Status {
         drift: true,
         checks: vec![check("kernel", false, stopped.to_string())],
     });
+    let (caps, book) = caps::usage(office).await;
     let revisions = office.revisions.lock().await;
     let mut checks = kernel.checks;
+    checks.extend(book);
     checks.push(dns(office));
     checks.extend(upstreams(office));
     checks.extend(policy(&revisions, kernel.inherited));
@@ -66,7 +68,15 @@ pub async fn status(office: &Arc<Office>) -> Status {
         domains,
         drift: drift || kernel.drift,
         checks,
+        caps,
+        limits: current.map(|current| limits(&current.policy)).unwrap_or_default(),
     }
+}
+
+fn limits(policy: &Policy) -> Limits {
+    let rate = |kbps: &Option<Located<u64>>| kbps.as_ref().map(|kbps| kbps.value);
+    let hosts = policy.hosts.iter().filter_map(|(name, host)| Some((name.to_string(), rate(&host.egress_kbps)?)));
+    Limits { egress_kbps: rate(&policy.egress_kbps), hosts: hosts.collect() }
 }
 
 /// All checks, and whether all is well.

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::decision::{Decision, Reason, Verdict};
-use super::model::{DEFAULT_PORTS, Effective, HostName, List, Pointer, Policy};
+use super::model::{Cap, DEFAULT_PORTS, Effective, HostName, List, Located, Pointer, Policy};
 use super::name::{Name, Pattern};
 use super::schedule::Moment;
 
@@ -227,6 +227,23 @@ pub fn decide_answer_at(policy: &Policy, flow: &Flow<'_>, moment: Option<&Moment
         }),
         None => block(&rules, Reason::NotAllowlisted, list_path(rules.ips), None),
     }
+}
+
+/// Every exfil cap of a host that what it sends to a peer is charged to, with its line. `names`: all for which the host
+/// was given the peer's address, and the aliases on the way; it may belong to any of them.
+pub fn charged_caps<'p>(
+    policy: &'p Policy,
+    host: Option<&HostName>,
+    names: &[&Name],
+) -> Vec<(&'p Pattern, &'p Located<Cap>)> {
+    let caps = host.and_then(|name| policy.hosts.get(name)).into_iter().flat_map(|host| &host.caps);
+    caps.filter(|(pattern, _)| names.iter().any(|name| pattern.matches(name))).collect()
+}
+
+/// The verdict of an exfil cap that is used up, on what is charged to it.
+pub fn decide_cap(policy: &Policy, host: Option<&HostName>, pattern: &Pattern) -> Option<Decision> {
+    let cap = host.and_then(|name| policy.hosts.get(name)).and_then(|host| host.caps.get(pattern))?;
+    Some(block(&policy.effective(host), Reason::CapExhausted, Some(cap.path.clone()), Some(pattern.clone())))
 }
 
 /// What refuses a peer whatever the allowlists say: a denied address, then the protocol and port.

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
+use serde::{Deserialize, Serialize};
 
 use crate::plan::meter::{CapCounters, CapId, CapState};
 use crate::plan::table::MERGED;
@@ -73,7 +74,39 @@ pub struct Cap {
     pub(super) state: CapState,
 }
 
+/// A cap for people and scripts: `status`, `explain`, `telemetry`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CapUse {
+    /// Whose.
+    pub host: String,
+    /// For what: the domain as the policy says it.
+    pub domain: String,
+    /// Octets in a period.
+    pub bytes: u64,
+    /// How often it turns.
+    pub period: String,
+    /// Octets used.
+    pub used: u64,
+    /// Octets left; 0 when it is used up, also where less than the longest packet is left.
+    pub remaining: u64,
+    /// When it turns, RFC 3339.
+    pub resets_at: DateTime<Utc>,
+}
+
 impl Cap {
+    /// The state as of the last reading.
+    pub fn usage(&self) -> CapUse {
+        CapUse {
+            host: self.host.to_string(),
+            domain: self.pattern.to_string(),
+            bytes: self.bytes,
+            period: self.period.word().to_owned(),
+            used: self.used().min(self.bytes),
+            remaining: self.remaining(),
+            resets_at: self.turns,
+        }
+    }
+
     /// A cap of which nothing was used.
     pub(super) fn new(
         host: HostName,

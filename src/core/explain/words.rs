@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::Asked;
+use crate::core::caps::CapUse;
 use crate::policy::decision::{Decision, Reason};
 use crate::policy::model::{DEFAULT_PORTS, Effective, List, Pointer, Policy};
+use crate::policy::name::Pattern;
 use crate::policy::reference::{self, Leased, Protocol};
 use crate::policy::schedule::Moment;
 
@@ -19,6 +21,7 @@ pub(super) struct Words<'a> {
     pub protocol: Option<Protocol>,
     pub leases: &'a [Leased<'a>],
     pub moment: Option<&'a Moment>,
+    pub caps: &'a [(Pattern, CapUse)],
 }
 
 impl Words<'_> {
@@ -34,6 +37,7 @@ impl Words<'_> {
                  still good gave it this address; ask the gateway's DNS for the name first"
             ),
             Reason::WindowClosed => self.closed(decision),
+            Reason::CapExhausted => self.spent(decision),
             _ => self.not_listed(),
         }
     }
@@ -50,6 +54,23 @@ impl Words<'_> {
         });
         let opens = opens.unwrap_or_else(|| "never".to_owned());
         format!("{who} may reach {what}, but not now: the window at {path} is closed; it opens {opens}")
+    }
+
+    /// Which cap is used up, and when it turns.
+    fn spent(&self, decision: &Decision) -> String {
+        let (who, what) = (self.who(), self.asked);
+        let path = decision.path.as_ref().map(ToString::to_string).unwrap_or_default();
+        let Some((_, cap)) = self.caps.iter().find(|(pattern, _)| Some(pattern) == decision.domain.as_ref()) else {
+            return format!("{who} may send nothing more to {what} for now: the cap at {path} is used up");
+        };
+        let turns = match self.moment {
+            Some(moment) => cap.resets_at.with_timezone(&moment.zone).format("%a %Y-%m-%d %H:%M:%S %Z").to_string(),
+            None => cap.resets_at.format("%a %Y-%m-%d %H:%M:%S UTC").to_string(),
+        };
+        format!(
+            "{who} may send nothing more to {what} for now: it has used the {} bytes that {path} gives it each {}; the              next period begins {turns}",
+            cap.bytes, cap.period
+        )
     }
 
     /// Whose traffic it is.
