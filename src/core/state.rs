@@ -18,7 +18,7 @@ use super::lease::{LeaseError, LeaseRequest, MAX_LEASE, MIN_LEASE};
 use crate::plan::ids::HostId;
 use crate::plan::ir::{Data, Family, Key, Value};
 use crate::plan::ops::{Op, Table};
-use crate::plan::situation::DnsDoor;
+use crate::plan::situation::{DnsDoor, Reports};
 use crate::plan::snapshot::Snapshot;
 use crate::plan::table::names;
 use crate::policy::model::HostName;
@@ -45,6 +45,8 @@ pub struct World {
     pub guarded: BTreeSet<String>,
     /// Whether another table switches tracking off.
     pub keep_tracking: bool,
+    /// Of which packets the decision log gets a copy.
+    pub reports: Reports,
     /// The gateway's own addresses.
     pub own: BTreeSet<IpAddr>,
     /// The gateway's time zone, for policies that name none.
@@ -60,6 +62,7 @@ impl World {
             dns_ports: BTreeSet::from([port]),
             guarded: BTreeSet::new(),
             keep_tracking: false,
+            reports: Reports::Refused,
             own: BTreeSet::new(),
             zone: Tz::UTC,
         }

@@ -16,9 +16,10 @@ use super::revisions::Revisions;
 use super::{held, timeline, watch, world};
 use crate::dns;
 use crate::nft::{Kernel, Options};
+use crate::plan::situation::Reports;
 use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
-use crate::settings::{OutOfScope, Settings};
+use crate::settings::{Decisions, OutOfScope, Settings};
 use crate::store::{self, Origin, Store};
 
 /// Threads for DNS and control; the gate and the watch have their own.
@@ -163,10 +164,18 @@ fn open_gate(settings: &Settings, store: &Store, listen: &[SocketAddr]) -> anyho
         kernel = Kernel::open(Options { own_table: false, ..Options::default() })?;
     }
     let last = last_policy(store);
-    let world = world::look(&mut kernel, listen, settings.dns.redirect, last.as_ref());
+    let world = world::look(&mut kernel, listen, settings.dns.redirect, reports(settings), last.as_ref());
     let judge = Arc::new(ArcSwapOption::<Snapshot>::empty());
     let gate = Gate::open(kernel, world, last.as_ref(), judge)?;
     Ok((gate, owned))
+}
+
+fn reports(settings: &Settings) -> Reports {
+    match settings.log.decisions {
+        Decisions::None => Reports::None,
+        Decisions::Block => Reports::Refused,
+        Decisions::All => Reports::All,
+    }
 }
 
 /// The policy that the earlier run enforced, if it can be told.

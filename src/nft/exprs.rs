@@ -80,6 +80,7 @@ impl Build {
                 self.fib(FIB_NAME, FIB_DESTINATION);
                 self.compare(libc::NFT_CMP_EQ, &interface(name)?);
             }
+            Cond::Within { rate, burst } => self.within(*rate, *burst),
         }
         Ok(())
     }
@@ -87,6 +88,7 @@ impl Build {
     fn action(&mut self, action: &Action) -> Result<(), String> {
         match action {
             Action::Counter => self.push(c"counter", Vec::new()),
+            Action::Log { group, prefix, snaplen } => self.log(*group, prefix, *snaplen)?,
             Action::SetMark(mark) => {
                 self.immediate(FIRST, &mark.to_ne_bytes());
                 self.ct_set(libc::NFT_CT_MARK);

@@ -10,9 +10,12 @@ mod foreign;
 mod held;
 mod library;
 mod message;
+pub mod nflog;
 mod pieces;
 mod read;
+mod receiver;
 mod socket;
+mod tally;
 mod uapi;
 mod watch;
 
@@ -21,6 +24,8 @@ use nix::errno::Errno;
 pub use self::error::{ErrorKind, KernelError};
 pub use self::foreign::Flowtable;
 pub use self::held::{Held, HeldChain, HeldElement, HeldRule, HeldSet};
+pub use self::receiver::Receiver;
+pub use self::tally::{Count, Tally};
 pub use self::watch::{Event, Process, Watch};
 
 use self::encode::{Absent, Batch, Dialect, Origin};

@@ -36,6 +36,11 @@ pub(super) const REJECT_RESET: u32 = 1;
 pub(super) const REJECT_ICMPX: u32 = 2;
 pub(super) const ADMIN_PROHIBITED: u8 = 3;
 
+/// A rate's unit of one second.
+const SECOND_UNIT: u64 = 1;
+/// `NFT_LIMIT_PKTS`.
+const LIMIT_PACKETS: u32 = 0;
+
 /// A name as a C string.
 pub(super) fn c_text(text: &str) -> Result<CString, String> {
     CString::new(text).map_err(|_| format!("{text:?} contains a zero octet; choose another name"))
@@ -230,6 +235,32 @@ impl Build {
             c"reject",
             vec![(sys::NFTNL_EXPR_REJECT_TYPE, Value::U32(kind)), (sys::NFTNL_EXPR_REJECT_CODE, Value::U8(code))],
         );
+    }
+
+    /// Packets a second; `NFT_LIMIT_PKTS`, and no flag: it holds below the rate.
+    pub(super) fn within(&mut self, rate: u32, burst: u32) {
+        self.push(
+            c"limit",
+            vec![
+                (sys::NFTNL_EXPR_LIMIT_RATE, Value::U64(rate.into())),
+                (sys::NFTNL_EXPR_LIMIT_UNIT, Value::U64(SECOND_UNIT)),
+                (sys::NFTNL_EXPR_LIMIT_BURST, Value::U32(burst)),
+                (sys::NFTNL_EXPR_LIMIT_TYPE, Value::U32(LIMIT_PACKETS)),
+                (sys::NFTNL_EXPR_LIMIT_FLAGS, Value::U32(0)),
+            ],
+        );
+    }
+
+    pub(super) fn log(&mut self, group: u16, prefix: &str, snaplen: u32) -> Result<(), String> {
+        self.push(
+            c"log",
+            vec![
+                (sys::NFTNL_EXPR_LOG_GROUP, Value::U16(group)),
+                (sys::NFTNL_EXPR_LOG_PREFIX, Value::Text(c_text(prefix)?)),
+                (sys::NFTNL_EXPR_LOG_SNAPLEN, Value::U32(snaplen)),
+            ],
+        );
+        Ok(())
     }
 
     pub(super) fn verdict(&mut self, verdict: &Verdict) -> Result<(), String> {

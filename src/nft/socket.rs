@@ -111,6 +111,11 @@ impl Socket {
         self.allow(FIRST_SEND_BUFFER)
     }
 
+    /// Lets so many octets wait to be received.
+    pub(super) fn hold(&mut self, octets: usize) -> Result<(), KernelError> {
+        self.option(sockopt::RcvBufForce, &octets, "enlarge the receive buffer of the netlink socket")
+    }
+
     /// Lets the kernel leave out events that the socket with that port caused, before they take room in the buffer:
     /// loading a large set must not look like lost events.
     pub(super) fn ignore(&mut self, port: u32) -> Result<(), KernelError> {

@@ -148,6 +148,14 @@ pub enum Cond {
     DestinationLocal(bool),
     /// `fib daddr oifname "…"`: the route to the destination leaves by this interface.
     RouteLeavesBy(Ident),
+    /// `limit rate N/second burst M packets`: holds for so many packets and not for those beyond. Asked only where the
+    /// conditions before it hold.
+    Within {
+        /// Packets a second.
+        rate: u32,
+        /// Packets at once, after a pause.
+        burst: u32,
+    },
 }
 
 /// A key that is looked up before an action: one field, or mark and flow address together.
@@ -179,6 +187,16 @@ pub enum Verdict {
 pub enum Action {
     /// `counter`.
     Counter,
+    /// `log prefix "…" group N snaplen M`: a copy of the packet's beginning goes to whoever listens to the group; if
+    /// nobody does, nothing happens.
+    Log {
+        /// The NFLOG group.
+        group: u16,
+        /// What comes with the copy: at most 127 octets of printable ASCII without `"`.
+        prefix: Ident,
+        /// Octets copied, from the network header on.
+        snaplen: u32,
+    },
     /// `ct mark set N`.
     SetMark(u32),
     /// `ct mark set KEY map @map`; a missing key ends the rule without effect.

@@ -69,6 +69,8 @@ pub struct Outcome {
     pub refused_by: Option<Ident>,
     /// The mark its flow has now.
     pub mark: u32,
+    /// The prefixes of the copies that were logged.
+    pub logged: Vec<Ident>,
 }
 
 /// The ways to end.
@@ -89,7 +91,8 @@ pub enum Ending {
 /// Runs all chains of `hook` on the packet, in order of priority, until one ends it.
 #[must_use]
 pub fn run(table: &Table, hook: Hook, packet: &Packet) -> Outcome {
-    let mut walk = Walk { table, packet, mark: packet.tracked.map_or(0, |t| t.mark), refused_by: None };
+    let mut walk =
+        Walk { table, packet, mark: packet.tracked.map_or(0, |t| t.mark), refused_by: None, logged: Vec::new() };
     let first = packet.tracked.is_some_and(|t| t.state == States::NEW && t.direction == Direction::Original);
     let mut bases: Vec<_> = table
         .chains
@@ -107,7 +110,7 @@ pub fn run(table: &Table, hook: Hook, packet: &Packet) -> Outcome {
             break;
         }
     }
-    Outcome { end, refused_by: walk.refused_by, mark: walk.mark }
+    Outcome { end, refused_by: walk.refused_by, mark: walk.mark, logged: walk.logged }
 }
 
 struct Walk<'a> {
@@ -115,6 +118,7 @@ struct Walk<'a> {
     packet: &'a Packet,
     mark: u32,
     refused_by: Option<Ident>,
+    logged: Vec<Ident>,
 }
 
 /// What a rule leads to.
@@ -156,6 +160,7 @@ impl Walk<'_> {
         for action in actions {
             match action {
                 Action::Counter | Action::KeepTracking => {}
+                Action::Log { prefix, .. } => self.logged.push(prefix.clone()),
                 Action::SetMark(mark) => self.mark = *mark,
                 Action::SetMarkFrom(lookup, map) => {
                     let key = match lookup {
@@ -204,6 +209,8 @@ impl Walk<'_> {
             Cond::IcmpType(family, kind) => Family::of(packet.tuple.source) == *family && packet.icmp_type == *kind,
             Cond::NoReversePath => !packet.reverse_path,
             Cond::DestinationLocal(local) => packet.to_us == *local,
+            // One packet by itself is never too many.
+            Cond::Within { rate, burst } => rate.max(burst) > &0,
         }
     }
 

@@ -229,12 +229,16 @@ fn condition(cond: &Cond) -> String {
         Cond::DestinationLocal(true) => "fib daddr type local".to_owned(),
         Cond::DestinationLocal(false) => "fib daddr type != local".to_owned(),
         Cond::RouteLeavesBy(name) => format!("fib daddr oifname \"{name}\""),
+        Cond::Within { rate, burst } => format!("limit rate {rate}/second burst {burst} packets"),
     }
 }
 
 fn action(action: &Action) -> String {
     match action {
         Action::Counter => "counter".to_owned(),
+        Action::Log { group, prefix, snaplen } => {
+            format!("log prefix \"{prefix}\" group {group} snaplen {snaplen}")
+        }
         Action::SetMark(mark) => format!("ct mark set {mark:#010x}"),
         Action::SetMarkFrom(key, map) => format!("ct mark set {} map @{map}", lookup_words(*key)),
         Action::Vmap(field, map) => format!("{} vmap @{map}", field_words(*field)),

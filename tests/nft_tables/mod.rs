@@ -125,6 +125,8 @@ pub fn all_conditions() -> Vec<Cond> {
         Cond::DestinationLocal(true),
         Cond::DestinationLocal(false),
         Cond::RouteLeavesBy(ident("wan0")),
+        Cond::Within { rate: 1, burst: 1 },
+        Cond::Within { rate: 100_000, burst: 7 },
     ];
     for field in fields() {
         for negate in [false, true] {
@@ -140,6 +142,8 @@ pub fn all_conditions() -> Vec<Cond> {
 pub fn all_actions() -> Vec<Action> {
     let mut all = vec![
         Action::Counter,
+        Action::Log { group: 0, prefix: ident("p"), snaplen: 1 },
+        Action::Log { group: u16::MAX, prefix: ident("a prefix, of/words"), snaplen: 128 },
         Action::SetMark(0x8000_1234),
         Action::KeepTracking,
         Action::Reset,

@@ -19,6 +19,7 @@ mod hooks;
 mod hosts;
 mod lists;
 pub mod names;
+pub mod refusals;
 mod scope;
 mod views;
 

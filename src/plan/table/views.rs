@@ -9,7 +9,7 @@ use super::super::ir::{
     Verdict, proto,
 };
 use super::build::{Build, goto, jump, member, verdict};
-use super::hooks::{passing, who};
+use super::hooks::{passed, passing, who};
 use super::hosts::everybody;
 use super::names::{self, Owner};
 use super::scope::{self, Side};
@@ -81,6 +81,7 @@ fn open(build: &mut Build<'_>, chain: &str, family: Family, sender: Field) {
     who(build, chain, family, sender);
     let class = Action::SetMarkFrom(Lookup::One(Field::CtMark), names::NET_CLASS.into());
     build.rule(chain, vec![], vec![class], "allow.ips covers the address");
+    passed(build, chain);
     build.rule(chain, vec![], vec![Action::Vmap(Field::CtMark, names::UP.into())], "");
     build.rule(chain, vec![], goto("b_window"), "its door is shut");
 }
