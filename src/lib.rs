@@ -53,6 +53,7 @@
 pub mod cli;
 pub mod core;
 pub mod daemon;
+pub mod decisions;
 pub mod dns;
 pub mod nft;
 pub mod plan;

@@ -9,6 +9,7 @@ pub mod client;
 mod explain;
 mod generate;
 mod input;
+mod log;
 mod output;
 mod run;
 mod state;
@@ -55,6 +56,7 @@ enum Command {
     Firewall(state::Firewall),
     Rpz(state::Rpz),
     Explain(explain::Arguments),
+    Log(log::Arguments),
     History(state::History),
     Teardown(teardown::Arguments),
     Generate(generate::Arguments),
@@ -144,6 +146,7 @@ fn dispatch(command: Command, context: &mut Context) -> anyhow::Result<Outcome> 
         Command::Firewall(arguments) => state::firewall(&arguments, context),
         Command::Rpz(arguments) => state::rpz(&arguments, context),
         Command::Explain(arguments) => explain::explain(&arguments, context),
+        Command::Log(arguments) => log::log(&arguments, context),
         Command::History(arguments) => state::history(&arguments, context),
         Command::Teardown(arguments) => teardown::teardown(&arguments, context),
         Command::Generate(arguments) => generate::generate(&arguments, context),

@@ -7,6 +7,7 @@ mod enforce;
 pub mod explain;
 pub mod judge;
 pub mod lease;
+pub mod observe;
 pub mod state;
 
 pub use enforce::Pending;

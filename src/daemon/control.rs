@@ -9,19 +9,22 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tracing::{info, warn};
 
 use super::handle::Handle;
 use super::protocol::{Applied, History, MAX_LINE, Request, Response, Stored, Text, TornDown};
 use super::revisions::{Accepted, Rejected, Revisions};
-use super::{explain, status};
+use super::{explain, logged, status};
+use crate::decisions::Log;
 use crate::dns::Counters;
 use crate::settings::{SOCKET_NAME, Settings};
 use crate::store::{Origin, words};
 
 /// Connections at a time; the tool opens one for each call.
 const CONNECTIONS: usize = 32;
+/// Connections that follow the decision log; they stay open as long as somebody looks.
+pub const FOLLOWERS: usize = 8;
 /// How long a connection may say nothing.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -43,6 +46,12 @@ pub struct Office {
     pub owned: bool,
     /// The settings of this run.
     pub settings: Settings,
+    /// The decisions.
+    pub log: Arc<Log>,
+    /// Places for those who follow the log.
+    pub followers: Arc<Semaphore>,
+    /// True when the daemon ends.
+    pub stopped: watch::Receiver<bool>,
 }
 
 /// Takes the socket's path, mode 0600; a dead daemon's socket is replaced.
@@ -121,6 +130,9 @@ async fn converse(stream: UnixStream, office: &Arc<Office>) {
             return;
         }
         let response = match serde_json::from_slice::<Request>(&line) {
+            Ok(Request::Log { follow: true, filter }) => {
+                return logged::follow(filter, office, &mut reader, &mut writer).await;
+            }
             Ok(request) => answer(request, office).await,
             Err(error) => Response::failed(format!("not a request of this version: {error}")),
         };
@@ -151,6 +163,7 @@ async fn answer(request: Request, office: &Arc<Office>) -> Response {
             changed(revisions.import(&policy, Origin::Import).await, "imported")
         }
         Request::Explain(question) => explain::answer(office, question).await,
+        Request::Log { filter, .. } => logged::answer(office, filter).await,
         Request::History {} => match office.revisions.lock().await.store().history() {
             Ok(found) => Response::done(History {
                 revisions: found.value,

@@ -6,12 +6,16 @@
 
 mod blame;
 mod control;
+mod decided;
 mod explain;
 mod gate;
 mod handle;
 mod held;
+mod logged;
 mod mending;
+mod packets;
 pub mod protocol;
+mod recorder;
 mod revisions;
 mod start;
 mod status;

@@ -3,9 +3,10 @@
 //!
 //! The answer's envelope is that of the REST calls (SPEC section 5). `data` is by command: [`Status`], [`Health`],
 //! [`Text`] (firewall, rpz), [`Stored`] (show), [`Applied`] (apply, import),
-//! [`Explanation`](crate::core::explain::Explanation) (explain), [`History`], [`TornDown`].
+//! [`Explanation`](crate::core::explain::Explanation) (explain), [`Logged`] (log), [`History`], [`TornDown`].
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::core::explain::{self, Question, Target};
+use crate::decisions::{Filter, Record};
 use crate::policy::Diagnostic;
 use crate::policy::schedule::Moment;
 use crate::store::{Origin, RevisionMeta};
@@ -52,6 +54,15 @@ pub enum Request {
     },
     /// The verdict on one query or flow.
     Explain(Explain),
+    /// Decision records.
+    Log {
+        /// Go on with what comes: further answers on this connection, without a further request.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        follow: bool,
+        /// Which ones.
+        #[serde(default)]
+        filter: Filter,
+    },
     /// The revisions.
     History {},
     /// Stop enforcing.
@@ -253,6 +264,20 @@ pub struct History {
     /// Files of the history that are no good, one sentence each.
     #[serde(default)]
     pub damage: Vec<String>,
+}
+
+/// Decision records.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logged {
+    /// Oldest first.
+    pub records: Vec<Arc<Record>>,
+    /// Records that came faster than they were taken, if one follows.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missed: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What `teardown` did.

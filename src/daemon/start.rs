@@ -7,11 +7,13 @@ use anyhow::{Context, bail};
 use arc_swap::ArcSwapOption;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Mutex, watch as channel};
+use tokio::sync::{Mutex, Semaphore, watch as channel};
 use tracing::{error, info, warn};
 
 use super::control::{self, Office};
+use super::decided::Decided;
 use super::gate::Gate;
+use super::recorder::Recorder;
 use super::revisions::Revisions;
 use super::{held, timeline, watch, world};
 use crate::dns;
@@ -19,7 +21,7 @@ use crate::nft::{Kernel, Options};
 use crate::plan::situation::Reports;
 use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
-use crate::settings::{Decisions, OutOfScope, Settings};
+use crate::settings::{OutOfScope, Settings};
 use crate::store::{self, Origin, Store};
 
 /// Threads for DNS and control; the gate and the watch have their own.
@@ -72,10 +74,15 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
     let counters = Arc::new(dns::Counters::default());
     let bound = dns::bind(&dns_settings(&settings)?, Arc::clone(&counters))?;
     let listen = bound.addresses();
-    let (gate, owned) = open_gate(&settings, &store, &listen)?;
+    let recorder = Recorder::start(&settings)?;
+    let (gate, owned) = open_gate(&settings, &store, &listen, recorder.reports)?;
     let judge = gate.judge();
     let changed = gate.changed();
     let (handle, thread) = gate.spawn().context("cannot start the gate's thread")?;
+    let decided = Decided::new(Arc::clone(&judge), handle.clone(), recorder.sender.clone());
+    let bound = bound.observed_by(Arc::new(decided.clone()));
+    let log = Arc::clone(&recorder.log);
+    let recorder = recorder.listen(decided).context("cannot start the thread that listens to refused packets")?;
 
     let mut revisions = Revisions::new(store, settings.policy.clone(), handle.clone());
     if let Err(why) = revisions.boot().await {
@@ -100,6 +107,9 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
         listen: listen.clone(),
         owned,
         settings: settings.clone(),
+        log,
+        followers: Arc::new(Semaphore::new(control::FOLLOWERS)),
+        stopped: stopped.clone(),
     });
     let tasks = [
         tokio::spawn(bound.serve(judge, Arc::new(handle.clone()), wait(stopped.clone()))),
@@ -118,6 +128,8 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
     for task in tasks {
         let _ = task.await;
     }
+    // The gate is asked for names to the end.
+    let _ = tokio::task::spawn_blocking(move || recorder.stop()).await;
     handle.stop();
     let _ = thread.join();
     info!("stopped; the kernel goes on enforcing (clawgress teardown opens the gateway)");
@@ -146,7 +158,12 @@ fn dns_settings(settings: &Settings) -> anyhow::Result<dns::Settings> {
 }
 
 /// The gate over the kernel's table, and whether the table is locked against others.
-fn open_gate(settings: &Settings, store: &Store, listen: &[SocketAddr]) -> anyhow::Result<(Gate, bool)> {
+fn open_gate(
+    settings: &Settings,
+    store: &Store,
+    listen: &[SocketAddr],
+    reports: Reports,
+) -> anyhow::Result<(Gate, bool)> {
     let wanted = settings.kernel.lock_table;
     let mut kernel = Kernel::open(Options { own_table: wanted, ..Options::default() })?;
     let held = kernel.read()?;
@@ -164,18 +181,10 @@ fn open_gate(settings: &Settings, store: &Store, listen: &[SocketAddr]) -> anyho
         kernel = Kernel::open(Options { own_table: false, ..Options::default() })?;
     }
     let last = last_policy(store);
-    let world = world::look(&mut kernel, listen, settings.dns.redirect, reports(settings), last.as_ref());
+    let world = world::look(&mut kernel, listen, settings.dns.redirect, reports, last.as_ref());
     let judge = Arc::new(ArcSwapOption::<Snapshot>::empty());
     let gate = Gate::open(kernel, world, last.as_ref(), judge)?;
     Ok((gate, owned))
-}
-
-fn reports(settings: &Settings) -> Reports {
-    match settings.log.decisions {
-        Decisions::None => Reports::None,
-        Decisions::Block => Reports::Refused,
-        Decisions::All => Reports::All,
-    }
 }
 
 /// The policy that the earlier run enforced, if it can be told.

@@ -41,6 +41,7 @@ pub async fn status(office: &Arc<Office>) -> Status {
     let revisions = office.revisions.lock().await;
     let mut checks = kernel.checks;
     checks.push(dns(office));
+    checks.push(super::logged::check(&office.log));
     checks.extend(upstreams(office));
     checks.extend(policy(&revisions, kernel.inherited));
     checks.extend(windows(&revisions));

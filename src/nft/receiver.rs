@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::error::KernelError;
+use super::error::{ErrorKind, KernelError};
 use super::message::{ACK, Writer};
 use super::nflog::{Copied, parse};
 use super::socket::Socket;
@@ -71,6 +71,7 @@ impl Receiver {
                         );
                     }
                     Errno::EINVAL | Errno::EOPNOTSUPP | Errno::ENOENT => {
+                        error.kind = ErrorKind::NoPacketLog;
                         error.what =
                             format!("cannot {doing}: this kernel has no nfnetlink_log; load or enable that module");
                     }

@@ -6,7 +6,8 @@ use toml::de::DeTable;
 
 use super::reader::{Entry, Notes, SECTIONS, Section};
 use super::{
-    Api, ApiKey, Decisions, Dns, MAX_SOCKET_PATH, Mistake, OutOfScope, Role, Secret, Settings, Tls, socket_in,
+    Api, ApiKey, DAY, Decisions, Dns, MAX_SOCKET_PATH, MEGABYTE, Mistake, OutOfScope, Role, Secret, Settings, Tls,
+    socket_in,
 };
 use crate::policy::wording::quoted;
 
@@ -49,7 +50,16 @@ pub fn parse(text: &str) -> Result<Settings, Vec<Mistake>> {
         if let Some(decisions) = section.get("decisions").and_then(|entry| entry.word(&mut notes, &words)) {
             settings.log.decisions = decisions;
         }
-        settings.not_yet.push("[log]: the decision log is not part of this version; nothing is recorded".to_owned());
+        if let Some(entry) = section.get("keep_megabytes")
+            && let Some(megabytes) = entry.number(&mut notes, KEEP_MEGABYTES)
+        {
+            settings.log.keep_bytes = u64::from(megabytes) * MEGABYTE;
+        }
+        if let Some(entry) = section.get("keep_days")
+            && let Some(days) = entry.number(&mut notes, KEEP_DAYS)
+        {
+            settings.log.keep_age = DAY * days;
+        }
     }
     if let Some(section) = top.get("kernel").and_then(|entry| entry.section(known("kernel"), &mut notes))
         && let Some(lock) = section.get("lock_table").and_then(|entry| entry.boolean(&mut notes))
@@ -64,6 +74,11 @@ pub fn parse(text: &str) -> Result<Settings, Vec<Mistake>> {
         Err(notes.mistakes)
     }
 }
+
+/// The bounds of `log.keep_megabytes`.
+const KEEP_MEGABYTES: std::ops::RangeInclusive<u32> = 1..=1_000_000;
+/// The bounds of `log.keep_days`.
+const KEEP_DAYS: std::ops::RangeInclusive<u32> = 1..=3650;
 
 fn known(section: &str) -> &'static [&'static str] {
     SECTIONS.iter().find(|(name, _)| *name == section).map_or(&[], |(_, keys)| keys)

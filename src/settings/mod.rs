@@ -10,6 +10,7 @@ mod reader;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use keys::parse;
 
@@ -19,6 +20,14 @@ pub const DEFAULT_FILES: [&str; 2] = ["/run/clawgress/clawgress.toml", "/etc/cla
 
 /// The name of the control socket in the runtime directory.
 pub const SOCKET_NAME: &str = "clawgress.sock";
+
+/// Octets in the megabytes of `log.keep_megabytes`.
+pub const MEGABYTE: u64 = 1 << 20;
+/// The days of `log.keep_days`.
+pub const DAY: Duration = Duration::from_secs(24 * 3600);
+/// A busy gateway writes some ten of them a day.
+const DEFAULT_KEEP_MEGABYTES: u64 = 64;
+const DEFAULT_KEEP_DAYS: u32 = 30;
 
 /// The longest path of a Unix socket, bytes (`sun_path` without its closing zero, unix(7)).
 pub const MAX_SOCKET_PATH: usize = 107;
@@ -133,6 +142,10 @@ pub enum Role {
 pub struct Log {
     /// Which decisions are recorded.
     pub decisions: Decisions,
+    /// Room that the records may take on disk, octets.
+    pub keep_bytes: u64,
+    /// How long they are kept.
+    pub keep_age: Duration,
 }
 
 /// Which decisions are recorded.
@@ -161,7 +174,11 @@ impl Default for Settings {
             runtime_dir: "/run/clawgress".into(),
             dns: Dns::default(),
             api: None,
-            log: Log { decisions: Decisions::Block },
+            log: Log {
+                decisions: Decisions::Block,
+                keep_bytes: DEFAULT_KEEP_MEGABYTES * MEGABYTE,
+                keep_age: DAY * DEFAULT_KEEP_DAYS,
+            },
             kernel: Kernel { lock_table: true },
             not_yet: Vec::new(),
             source: Source::Defaults,
