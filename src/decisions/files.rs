@@ -234,3 +234,112 @@ impl Iterator for Reading {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use proptest::prelude::*;
+
+    use super::super::record::{Action, Layer};
+    use super::*;
+    use crate::policy::decision::Reason;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn keep(bytes: u64) -> Keep {
+        Keep { bytes, age: HOUR * 80 }
+    }
+
+    fn line(id: u64) -> Vec<u8> {
+        let mut record = Record::new(DateTime::UNIX_EPOCH, 1, Action::Block, Layer::Dns, Reason::Denied);
+        record.id = id;
+        record.line()
+    }
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + HOUR * 500_000
+    }
+
+    fn ids(dir: &Path) -> Vec<u64> {
+        read(dir).map(|record| record.id).collect()
+    }
+
+    fn disk(dir: &Path) -> u64 {
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+    }
+
+    #[test]
+    fn the_oldest_go_when_room_is_used_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let room = 40 * line(100).len() as u64;
+        let (mut files, last) = Files::open(dir.path(), keep(room)).unwrap();
+        assert_eq!(last, 0);
+        for id in 100..400 {
+            files.append(&line(id), now()).unwrap();
+            assert!(disk(dir.path()) <= room, "after {id}");
+            assert_eq!(disk(dir.path()), files.bytes());
+        }
+        let left = ids(dir.path());
+        assert!(left.len() >= 34, "an eighth goes at a time: {left:?}");
+        assert_eq!(left, (400 - left.len() as u64..400).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_oldest_go_when_their_time_is_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut files, _) = Files::open(dir.path(), keep(1 << 20)).unwrap();
+        for hour in 0..200 {
+            files.append(&line(u64::from(hour) + 1), now() + HOUR * hour).unwrap();
+        }
+        let left = ids(dir.path());
+        assert_eq!(left.last(), Some(&200));
+        assert!((79..=91).contains(&left.len()), "of 200 hours 80 are kept, in files of ten: {}", left.len());
+        // A gateway at which nothing happens forgets as well.
+        files.expire(0, now() + HOUR * 400).unwrap();
+        assert_eq!((ids(dir.path()), files.bytes()), (vec![], 0));
+        files.append(&line(201), now() + HOUR * 400).unwrap();
+        assert_eq!(ids(dir.path()), [201]);
+    }
+
+    #[test]
+    fn a_start_goes_on_where_the_last_run_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        for run in 0..50 {
+            let (mut files, last) = Files::open(dir.path(), keep(1 << 20)).unwrap();
+            assert_eq!(last, run);
+            files.append(&line(run + 1), SystemTime::now()).unwrap();
+        }
+        assert_eq!(ids(dir.path()), (1..=50).collect::<Vec<_>>());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "many starts are no reason for many files");
+    }
+
+    #[test]
+    fn a_damaged_line_costs_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = [&line(1)[..], b"{\"time\":\"2027", b"\n\xff\xfe\n\n", &line(2)].concat();
+        fs::write(path(dir.path(), 7), text).unwrap();
+        fs::write(dir.path().join("decisions-notes.txt"), "somebody else's").unwrap();
+        let mut reading = read(dir.path());
+        assert_eq!(reading.by_ref().map(|record| record.id).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(reading.damaged(), 3);
+        assert_eq!(read(&dir.path().join("nowhere")).count(), 0);
+    }
+
+    proptest! {
+        /// A crash at whatever octet: the whole lines are there, the half one is not, and writing goes on.
+        #[test]
+        fn a_torn_line_is_cut_off(records in 1u64..8, cut in 0usize..3000) {
+            let dir = tempfile::tempdir().unwrap();
+            let whole: Vec<u8> = (1..=records).flat_map(line).collect();
+            let cut = cut.min(whole.len());
+            let complete = whole[..cut].iter().filter(|octet| **octet == b'\n').count() as u64;
+            fs::write(path(dir.path(), 3), &whole[..cut]).unwrap();
+            let (mut files, last) = Files::open(dir.path(), keep(1 << 20)).unwrap();
+            prop_assert_eq!(last, complete);
+            files.append(&line(complete + 1), SystemTime::now()).unwrap();
+            let mut reading = read(dir.path());
+            prop_assert_eq!(reading.by_ref().map(|record| record.id).collect::<Vec<_>>(), (1..=complete + 1).collect::<Vec<_>>());
+            prop_assert_eq!(reading.damaged(), 0);
+        }
+    }
+}

@@ -42,6 +42,7 @@ mod hosts;
 mod icmp;
 mod kill9;
 mod lease;
+mod log;
 mod notrack;
 mod ports;
 mod refusal;
