@@ -8,6 +8,8 @@ mod dns_query;
 mod mutate;
 #[path = "../../fuzz/checks/netlink_dump.rs"]
 mod netlink_dump;
+#[path = "../../fuzz/checks/nflog.rs"]
+mod nflog;
 #[path = "../../fuzz/checks/policy.rs"]
 mod policy;
 mod seeds;
@@ -92,6 +94,11 @@ fn answers_of_upstreams() {
 #[test]
 fn packets_of_clients() {
     smoke("dns_query", dns_query::check, 1000);
+}
+
+#[test]
+fn copies_of_refused_packets() {
+    smoke("nflog", nflog::check, 1000);
 }
 
 #[test]

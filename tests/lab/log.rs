@@ -378,7 +378,7 @@ fn all_decisions_are_recorded_where_that_is_set_and_none_where_not() {
 }
 
 /// What the kernel says that it refused.
-fn counted(gateway: &Gateway) -> u64 {
+pub fn counted(gateway: &Gateway) -> u64 {
     let text = gateway.nft(&["list", "table", "inet", "clawgress"]).stdout;
     let chains = text.split("chain ").filter(|chain| REFUSALS.iter().any(|refusal| chain.starts_with(refusal.chain)));
     let packets = |chain: &str| chain.split("counter packets ").nth(1)?.split(' ').next()?.parse::<u64>().ok();
@@ -386,7 +386,7 @@ fn counted(gateway: &Gateway) -> u64 {
 }
 
 /// What the records on disk stand for.
-fn recorded(gateway: &Gateway, layer: Layer) -> u64 {
+pub fn recorded(gateway: &Gateway, layer: Layer) -> u64 {
     let records = clawgress::decisions::read(&gateway.path("state/decisions"));
     records.filter(|record| record.layer == layer).map(|record| record.suppressed + 1).sum()
 }

@@ -37,6 +37,7 @@ mod deny;
 mod differential;
 mod dns;
 mod faults;
+mod flood;
 mod foreign;
 mod hosts;
 mod icmp;
