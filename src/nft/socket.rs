@@ -102,7 +102,7 @@ impl Socket {
             .map_err(|error| KernelError::socket(doing, Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))?;
         let mut socket = Self { inner, send_buffer: 0, answer: vec![0; ANSWER] };
         // The kernel gives some things (a table, an NFLOG group) back when the last descriptor is closed.
-        fcntl(&socket.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
+        fcntl(socket.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
             .map_err(|errno| KernelError::socket(doing, errno))?;
         socket.option(CapAck, &true, doing)?;
         socket.option(ExtAck, &true, doing)?;

@@ -43,6 +43,9 @@ _clawgress() {
             clawgress,import)
                 cmd="clawgress__subcmd__import"
                 ;;
+            clawgress,log)
+                cmd="clawgress__subcmd__log"
+                ;;
             clawgress,rpz)
                 cmd="clawgress__subcmd__rpz"
                 ;;
@@ -109,6 +112,9 @@ _clawgress() {
             clawgress__subcmd__help,import)
                 cmd="clawgress__subcmd__help__subcmd__import"
                 ;;
+            clawgress__subcmd__help,log)
+                cmd="clawgress__subcmd__help__subcmd__log"
+                ;;
             clawgress__subcmd__help,rpz)
                 cmd="clawgress__subcmd__help__subcmd__rpz"
                 ;;
@@ -140,7 +146,7 @@ _clawgress() {
 
     case "${cmd}" in
         clawgress)
-            opts="-h -V --config --help --version run check apply import show status health firewall rpz explain history teardown generate help"
+            opts="-h -V --config --help --version run check apply import show status health firewall rpz explain log history teardown generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -430,7 +436,7 @@ _clawgress() {
             return 0
             ;;
         clawgress__subcmd__help)
-            opts="run check apply import show status health firewall rpz explain history teardown generate help"
+            opts="run check apply import show status health firewall rpz explain log history teardown generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -611,6 +617,20 @@ _clawgress() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        clawgress__subcmd__help__subcmd__log)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         clawgress__subcmd__help__subcmd__rpz)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -707,6 +727,52 @@ _clawgress() {
             fi
             case "${prev}" in
                 --policy)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__log)
+            opts="-f -h --follow --host --domain --action --protocol --grep --since --limit --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --domain)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --action)
+                    COMPREPLY=($(compgen -W "allow block monitor" -- "${cur}"))
+                    return 0
+                    ;;
+                --protocol)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --grep)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --limit)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
