@@ -328,6 +328,10 @@ mod tests {
             (Request::Status {}, r#"{"command":"status"}"#),
             (Request::Rpz { host: None }, r#"{"command":"rpz"}"#),
             (Request::Rpz { host: Some("a".into()) }, r#"{"command":"rpz","host":"a"}"#),
+            (
+                Request::Log { follow: true, filter: Filter { host: Some("a".into()), ..Filter::default() } },
+                r#"{"command":"log","follow":true,"filter":{"host":"a"}}"#,
+            ),
             (Request::Apply { policy: None }, r#"{"command":"apply"}"#),
             (Request::Import { policy: "{}\n".into() }, r#"{"command":"import","policy":"{}\n"}"#),
             (
@@ -347,6 +351,7 @@ mod tests {
             r#"{"command":"import"}"#,
             r#"{"command":"import","policy":{}}"#,
             r#"{"command":"explain","source":"1.2.3.4","domian":"x"}"#,
+            r#"{"command":"log","filter":{"hots":"a"}}"#,
             r#"{"command":"reboot"}"#,
             r#"{}"#,
             "[]",

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use chrono::Utc;
+use chrono::{SubsecRound, Utc};
 
 use super::alike::{Alike, Cause, Key, Seen, Who};
 use super::files::{Files, Keep};
@@ -196,6 +196,8 @@ impl Worker {
     fn emit(&mut self, mut record: Record) {
         self.last += 1;
         record.id = self.last;
+        // As it will be read from the files.
+        record.time = record.time.trunc_subsecs(3);
         self.waiting.extend(record.line());
         self.records += 1;
         self.log.push(Arc::new(record));

@@ -111,6 +111,13 @@ fn values_that_cannot_work_are_refused() {
         ["line 1: policy: should be a text in quotes, not a whole number; for example policy = \
          \"/config/clawgress/policy.json\""]
     );
+    assert_eq!(
+        mistakes("[log]\nkeep_days = 0\nkeep_megabytes = \"64\""),
+        [
+            "line 2: log.keep_days: 0 is out of bounds; from 1 to 3650",
+            "line 3: log.keep_megabytes: should be a whole number, without quotes, not a text; for example keep_megabytes = 1"
+        ]
+    );
     assert!(mistakes("policy = \"/a\\u0000b\"")[0].contains("characters that do not show"));
     assert!(mistakes(&format!("runtime_dir = \"/{}\"", "r".repeat(100)))[0].contains("choose a shorter path"));
     assert!(mistakes("[dns]\nlisten = []")[0].starts_with("line 2: dns.listen: is empty"));
