@@ -1,5 +1,6 @@
 //! Who is told what was decided on queries, as it happens.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::lease::HostId;
@@ -18,6 +19,8 @@ pub struct Answered<'a> {
     pub name: &'a str,
     /// The address in the answer that gave the reason, if one did.
     pub address: Option<IpAddr>,
+    /// The addresses that were leased for the answer.
+    pub leased: &'a BTreeSet<IpAddr>,
     /// Whether it came over TCP.
     pub tcp: bool,
     /// What was decided.

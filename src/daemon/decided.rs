@@ -4,13 +4,14 @@
 //! can come to the chain that refused it. Else the policy changed meanwhile, and the chain has the last word.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use chrono::{DateTime, Utc};
 
 use super::gate::Gate;
 use super::handle::Handle;
+use super::told::Told;
 use crate::core::lease::HostId;
 use crate::core::observe::{Answered, Observer};
 use crate::decisions::{Action, Cause, Key, Layer, Record, Sender, Sighting, Who};
@@ -20,7 +21,7 @@ use crate::plan::snapshot::Snapshot;
 use crate::plan::table::refusals::{Origin, REFUSALS, SPOOFED};
 use crate::policy::Policy;
 use crate::policy::decision::{Decision, Reason, Verdict};
-use crate::policy::model::Mode;
+use crate::policy::model::{HostName, Mode};
 use crate::policy::name::Name;
 use crate::policy::reference::{self, Flow, Leased, Protocol};
 use crate::policy::schedule::Moment;
@@ -37,6 +38,7 @@ pub struct Decided {
     gate: Handle,
     runtime: tokio::runtime::Handle,
     sender: Sender,
+    told: Arc<Mutex<Told>>,
 }
 
 /// A flow as seen from the agent.
@@ -69,7 +71,7 @@ pub fn cause(place: usize) -> Cause {
 impl Decided {
     /// Must be made inside the runtime.
     pub fn new(judge: Arc<ArcSwapOption<Snapshot>>, gate: Handle, sender: Sender) -> Self {
-        Self { judge, gate, runtime: tokio::runtime::Handle::current(), sender }
+        Self { judge, gate, runtime: tokio::runtime::Handle::current(), sender, told: Arc::default() }
     }
 
     /// The way to the log.
@@ -139,8 +141,10 @@ impl Decided {
             record.path = decision.path.as_ref().map(|path| path.as_str().into());
         }
         let matching = |name: &&Name| decision.domain.as_ref().is_none_or(|pattern| pattern.matches(name));
-        if let Some(name) = facts.names.iter().find(matching).or(facts.names.first()) {
-            record.label = label(&policy, name);
+        let earlier = || self.told_earlier(reference::host_of(&policy, way.agent), way);
+        let leased = facts.names.iter().find(matching).or(facts.names.first()).cloned();
+        if let Some(name) = leased.or_else(earlier) {
+            record.label = label(&policy, &name);
             record.domain = Some(name.as_str().into());
         }
         Some(record)
@@ -158,6 +162,11 @@ impl Decided {
         self.runtime.block_on(self.gate.run(work)).ok()
     }
 
+    fn told_earlier(&self, host: Option<&HostName>, way: Way) -> Option<Name> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.name(host, way.peer).filter(|_| !way.called).cloned()
+    }
+
     /// The policy's label of a name that was asked for.
     fn label_of(&self, text: &str) -> Option<Arc<str>> {
         let name = crate::policy::domain::name(text).ok()?;
@@ -169,6 +178,12 @@ impl Decided {
 impl Observer for Decided {
     fn answered(&self, query: Answered<'_>) {
         let Decision { verdict, reason, path, host, mode, .. } = query.decision;
+        if !query.leased.is_empty()
+            && let Ok(name) = crate::policy::domain::name(query.name)
+        {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            told.learn(host.as_ref(), &name, query.leased);
+        }
         let (reason, action) = match (verdict, mode) {
             (Verdict::Allow, _) => (*reason, Action::Allow),
             (Verdict::Block, Mode::Enforce) => (*reason, Action::Block),

@@ -21,6 +21,7 @@ mod start;
 mod status;
 pub mod teardown;
 mod timeline;
+mod told;
 mod watch;
 mod world;
 

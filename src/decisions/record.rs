@@ -74,7 +74,7 @@ pub struct Record {
     pub host: Option<Arc<str>>,
     /// The agent's address; `None`: several, or not known.
     pub source: Option<IpAddr>,
-    /// The name asked for, or the one for which the host was given the address.
+    /// The name asked for, or the one for which the host was given the address, now or earlier.
     pub domain: Option<Arc<str>>,
     /// The other end; in a record about a name the address that gave the reason.
     pub address: Option<IpAddr>,

@@ -3,6 +3,7 @@
 //! Source → host → decision on the name. A refused name ends there: no upstream hears of it and no one waits. An allowed
 //! one is looked up, the answer is filtered, its addresses are leased, and only then it goes.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -236,7 +237,7 @@ impl<J: Judge, L: Leaser> Service<J, L> {
             Err(filtered) => filtered,
         };
         let acked = self.lease(judge.revision(), host, query, &filtered).await?;
-        self.tell(asker, decision, None);
+        self.tell_leased(asker, decision, None, filtered.addresses());
         Ok(reply::answer(query, filtered.release(acked)))
     }
 
@@ -272,13 +273,23 @@ impl<J: Judge, L: Leaser> Service<J, L> {
 
     /// Tells what was decided; gives the name asked for as it was told.
     fn tell(&self, asker: Asker<'_>, decision: &Decision, address: Option<IpAddr>) -> String {
+        self.tell_leased(asker, decision, address, &BTreeSet::new())
+    }
+
+    fn tell_leased(
+        &self,
+        asker: Asker<'_>,
+        decision: &Decision,
+        address: Option<IpAddr>,
+        leased: &BTreeSet<IpAddr>,
+    ) -> String {
         let Asker { query, source, client, revision } = asker;
         let mut name = query.name.to_lowercase().to_ascii();
         if name.len() > 1 {
             name.pop();
         }
         let tcp = query.transport == Transport::Tcp;
-        self.observer.answered(Answered { revision, client, source, name: &name, address, tcp, decision });
+        self.observer.answered(Answered { revision, client, source, name: &name, address, leased, tcp, decision });
         name
     }
 

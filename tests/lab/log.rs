@@ -256,6 +256,35 @@ fn every_reason_is_found_at_once_with_host_name_and_policy_line() {
 }
 
 #[test]
+fn what_a_host_was_told_earlier_is_still_named() {
+    let mut world = world!();
+    world.internet.upstream.host("api.example.com", &["151.101.0.1"]);
+    world.gateway.enforce(policy());
+    let mut flow = {
+        let address = world.a.addresses("api.example.com")[0];
+        world.a.flow(address, 443)
+    };
+    let mut without = policy();
+    without["hosts"]["a"]["allow"]["domains"] = json!(["alias.example.com"]);
+    world.gateway.import(without);
+    assert!(!flow.alive(), "the flow is cut");
+    let due = Due {
+        what: "a flow that was cut",
+        reason: Reason::NoLease,
+        layer: Layer::Packet,
+        host: Some("a"),
+        domain: Some("api.example.com"),
+        to: Some(("151.101.0.1", Some(443))),
+        path: Some("/hosts/a/allow/domains"),
+    };
+    due.must_be_found(&world.gateway, Instant::now());
+    // Nobody told b.
+    world.b.tcp("151.101.0.1", 443).must_be_reset();
+    Due { host: Some("b"), domain: None, reason: Reason::NotAllowlisted, path: Some("/hosts/b/allow/ips"), ..due }
+        .must_be_found(&world.gateway, Instant::now());
+}
+
+#[test]
 fn the_tool_shows_what_is_asked_for() {
     let mut world = world!();
     world.gateway.enforce(policy());
@@ -446,7 +475,7 @@ fn without_nflog_refusals_go_on_and_health_says_so() {
     assert_eq!(world.gateway.status()["state"], "degraded");
     // DNS is recorded, and packets are known by their number.
     let _ = world.a.lookup("elsewhere.example", RecordType::A);
-    assert_eq!(find(&world.gateway, Filter::default()).len(), 1);
+    world.gateway.wait_until("the query is recorded", PATIENCE, |gateway| find(gateway, Filter::default()).len() == 1);
     drop(busy);
     world.gateway.wait_until("the group is free", AGAIN, |gateway| gateway.tool(&["health"]).code == Some(0));
     world.a.tcp(OTHER, 443).must_be_reset();
