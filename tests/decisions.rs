@@ -197,8 +197,36 @@ fn a_place_that_cannot_be_written_costs_the_files_only() {
     wait_until(|| log.log.report().trouble.is_empty());
     assert!(log.sender.record(record(Reason::NoLease)));
     let log = log.end();
-    assert_eq!((log.report().unwritten, found(&log)), (1, 2));
-    assert_eq!(read(&place).map(|record| record.reason).collect::<Vec<_>>(), [Reason::NoLease]);
+    assert_eq!((log.report().unwritten, found(&log)), (0, 2));
+    assert_eq!(
+        read(&place).map(|record| record.reason).collect::<Vec<_>>(),
+        [Reason::Denied, Reason::NoLease],
+        "what waited is written, in its order"
+    );
+}
+
+#[test]
+fn what_waits_for_a_disk_is_bounded_and_the_rest_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("decisions");
+    std::fs::write(&place, "a file where a directory should be").unwrap();
+    let log = run(&options(&place));
+    for _ in 0..5000 {
+        while !log.sender.record(record(Reason::Denied)) {
+            std::thread::yield_now();
+        }
+    }
+    wait_until(|| log.log.report().records == 5000);
+    let lost = log.log.report().unwritten;
+    assert!((1000..4900).contains(&lost), "{lost} of 5000");
+    std::fs::remove_file(&place).unwrap();
+    wait_until(|| log.log.report().trouble.is_empty() && read(&place).count() as u64 == 5000 - lost);
+    // A disk that never comes back: at the end all is counted.
+    let nowhere = dir.path().join("decisions/decisions-000001.jsonl/below");
+    let lost = run(&options(&nowhere));
+    assert!(lost.sender.record(record(Reason::Denied)));
+    assert_eq!(lost.end().report().unwritten, 1);
+    log.end();
 }
 
 #[test]

@@ -24,6 +24,8 @@ const QUEUE: usize = 4096;
 const GROUP: usize = 256;
 /// How often windows are looked at.
 const TICK: Duration = Duration::from_secs(1);
+/// Octets of lines that wait for a disk that cannot take them; what comes on top is in no file.
+const HELD: usize = 256 << 10;
 /// The part of the log that has trouble when files cannot be written.
 const FILES: &str = "files";
 
@@ -58,6 +60,7 @@ pub fn start(options: &Options) -> io::Result<(Sender, Arc<Log>, JoinHandle<()>)
         last: 0,
         waiting: Vec::new(),
         records: 0,
+        held: false,
         start: Instant::now(),
     };
     if options.wanted != Decisions::None {
@@ -91,6 +94,8 @@ struct Worker {
     /// Lines that go to the files together, and how many.
     waiting: Vec<u8>,
     records: u64,
+    /// They could not be written; they are tried again with the next tick, all of them, so that none overtakes another.
+    held: bool,
     start: Instant,
 }
 
@@ -120,8 +125,11 @@ impl Worker {
             if Instant::now() >= tick {
                 tick = Instant::now() + TICK;
                 self.tick();
+                self.held = false;
             }
-            self.write();
+            if !self.held {
+                self.write();
+            }
         }
     }
 
@@ -191,6 +199,7 @@ impl Worker {
             self.emit(record);
         }
         self.write();
+        self.log.counts.unwritten.fetch_add(self.records, Ordering::Relaxed);
     }
 
     fn emit(&mut self, mut record: Record) {
@@ -198,9 +207,19 @@ impl Worker {
         record.id = self.last;
         // As it will be read from the files.
         record.time = record.time.trunc_subsecs(3);
-        self.waiting.extend(record.line());
-        self.records += 1;
+        if self.options.wanted != Decisions::None {
+            self.wait(&record);
+        }
         self.log.push(Arc::new(record));
+    }
+
+    fn wait(&mut self, record: &Record) {
+        if self.held && self.waiting.len() >= HELD {
+            self.log.counts.unwritten.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.waiting.extend(record.line());
+            self.records += 1;
+        }
     }
 
     fn open(&mut self) {
@@ -219,21 +238,21 @@ impl Worker {
         if self.waiting.is_empty() {
             return;
         }
-        let lines = std::mem::take(&mut self.waiting);
-        let records = std::mem::take(&mut self.records);
-        let written = match &mut self.files {
-            Some(files) => files.append(&lines, SystemTime::now()),
-            None => Err(io::ErrorKind::NotFound.into()),
+        let Some(files) = &mut self.files else {
+            self.held = true;
+            return;
         };
-        match written {
+        match files.append(&self.waiting, SystemTime::now()) {
             Ok(()) => {
-                self.log.set_trouble(FILES, None);
+                self.waiting.clear();
+                self.records = 0;
+                if self.log.set_trouble(FILES, None) {
+                    tracing::info!("decisions are written again");
+                }
             }
             Err(error) => {
-                self.log.counts.unwritten.fetch_add(records, Ordering::Relaxed);
-                if self.files.is_some() {
-                    self.complain(&error);
-                }
+                self.held = true;
+                self.complain(&error);
             }
         }
         let bytes = self.files.as_ref().map_or(0, Files::bytes);

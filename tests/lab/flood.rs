@@ -16,7 +16,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use serde_json::json;
 
-use crate::log::{counted, recorded};
+use crate::log_sums::{counted, recorded};
 use crate::world::{Agent, World};
 use crate::{A, B, SITE};
 
@@ -35,10 +35,10 @@ const DISK: u64 = 1 << 20;
 /// Memory that the daemon may need for a flood, KiB.
 const MEMORY: u64 = 48 << 10;
 
-/// How long each flood lasts.
-fn span() -> Duration {
+/// How long each flood lasts where somebody says so.
+fn wanted_span() -> Option<Duration> {
     let seconds = std::env::var("FLOOD_SECONDS").ok().and_then(|text| text.parse().ok());
-    seconds.map_or(Duration::from_millis(700), Duration::from_secs_f64)
+    seconds.map(Duration::from_secs_f64)
 }
 
 fn pin(cpu: usize) {
@@ -144,16 +144,21 @@ fn a_flood_of_refusals_slows_nobody_down_and_is_counted_whole() {
     let places: Vec<Ipv4Addr> = (0..4096).map(|n| Ipv4Addr::from_bits(0x9765_0000 | n)).collect();
     allowed_rate(&world, Duration::from_millis(200));
     let (before, mut best) = (memory(&world), 0.0_f64);
+    let span = wanted_span().unwrap_or(Duration::from_millis(700));
     for round in 0..ROUNDS {
-        let (plain, alone) = allowed_rate(&world, span());
+        // Floods disturb the tests beside this one.
+        if round > 1 && best >= SHARE && wanted_span().is_none() {
+            break;
+        }
+        let (plain, alone) = allowed_rate(&world, span);
         let (stop, daemon) = (AtomicBool::new(false), daemon_time(&world));
         let ((flooded, beside), (flood, _)) = std::thread::scope(|scope| {
             let flood = scope.spawn(|| send(&world.a, 0, &places, RATE, &stop));
-            let flooded = allowed_rate(&world, span());
+            let flooded = allowed_rate(&world, span);
             stop.store(true, Ordering::Relaxed);
             (flooded, flood.join().expect("the sender ends"))
         });
-        let daemon = (daemon_time(&world) - daemon).as_secs_f64() / span().as_secs_f64();
+        let daemon = (daemon_time(&world) - daemon).as_secs_f64() / span.as_secs_f64();
         println!(
             "round {round}: {plain:.0} packets/s, {flooded:.0} beside {flood:.0} refused; {alone:.0} in a processor's second, \
              {beside:.0} ({:.3}); the daemon took {daemon:.3} of a processor",

@@ -44,6 +44,7 @@ mod icmp;
 mod kill9;
 mod lease;
 mod log;
+mod log_sums;
 mod notrack;
 mod ports;
 mod refusal;
