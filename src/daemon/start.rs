@@ -10,10 +10,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Mutex, watch as channel};
 use tracing::{error, info, warn};
 
-use super::control::{self, Office};
+use super::answer::Office;
 use super::gate::Gate;
-use super::revisions::Revisions;
-use super::{held, timeline, watch, world};
+use super::revisions::{Author, Revisions, keep_promises};
+use super::{control, held, timeline, watch, world};
 use crate::dns;
 use crate::nft::{Kernel, Options};
 use crate::plan::snapshot::Snapshot;
@@ -104,6 +104,7 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
         tokio::spawn(bound.serve(judge, Arc::new(handle.clone()), wait(stopped.clone()))),
         tokio::spawn(control::serve(socket, Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(watch::world(handle.clone(), listen, settings.dns.redirect, wait(stopped.clone()))),
+        tokio::spawn(keep_promises(Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(timeline::keep(handle.clone(), changed, wait(stopped))),
     ];
     if !owned {
@@ -232,9 +233,17 @@ async fn reload(office: &Arc<Office>) {
         Err(error) => error!("settings not read again, the old ones stay: {error}"),
     }
     let mut revisions = office.revisions.lock().await;
-    match revisions.apply(None, Origin::Cli).await {
+    match revisions.waits() {
+        Some(sentence) => warn!("the stored policy is not read again while one is on trial: {sentence}"),
+        None => reload_policy(&mut revisions).await,
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
+async fn reload_policy(revisions: &mut Revisions) {
+    match revisions.apply(None, &Author::from(Origin::Cli), None).await {
         Ok(accepted) => {
-            info!("read again: revision {} is in force", accepted.revision);
+            info!("read again: revision {} is in force", accepted.revision.unwrap_or_default());
             for sentence in &accepted.trouble {
                 warn!("{sentence}");
             }
@@ -247,5 +256,4 @@ async fn reload(office: &Arc<Office>) {
             revisions.trouble = vec![format!("the stored policy is not enforced: {}", rejected.message)];
         }
     }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use chrono::{DateTime, Utc};
 
-use super::control::Office;
+use super::answer::Office;
 use super::gate::Gate;
 use super::held;
 use super::protocol::{Check, Health, StateWord, Status};
@@ -44,6 +44,7 @@ pub async fn status(office: &Arc<Office>) -> Status {
     checks.extend(upstreams(office));
     checks.extend(policy(&revisions, kernel.inherited));
     checks.extend(windows(&revisions));
+    checks.extend(revisions.waits().map(|sentence| check("confirm", true, sentence)));
     let (drift, stored) = stored(&revisions);
     checks.extend(stored);
     let healthy = checks.iter().all(|check| check.ok);

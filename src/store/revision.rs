@@ -46,6 +46,9 @@ pub struct RevisionMeta {
     /// When; kept to the second.
     #[serde(with = "seconds")]
     pub applied_at: DateTime<Utc>,
+    /// The id of the API's key that applied it; `None`: it was no REST call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
 }
 
 /// One applied policy.
