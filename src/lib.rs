@@ -50,6 +50,7 @@
 //! `docs/architecture.md` draws the way of a packet and of a query, and says what happens when something dies.
 //! `docs/decisions` tells why things are as they are.
 
+pub mod api;
 pub mod cli;
 pub mod core;
 pub mod daemon;

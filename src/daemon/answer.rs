@@ -10,6 +10,7 @@ use super::handle::Handle;
 use super::protocol::{Applied, History, Refusal, Request, Response, RolledBack, Stored, Text, TornDown};
 use super::revisions::{Accepted, Author, Rejected, Revisions};
 use super::{explain, status};
+use crate::api;
 use crate::dns::Counters;
 use crate::settings::Settings;
 use crate::store::Origin;
@@ -26,6 +27,8 @@ pub struct Office {
     pub listen: Vec<SocketAddr>,
     /// The table is locked against other programs.
     pub owned: bool,
+    /// How the REST API is doing.
+    pub api: Arc<api::State>,
     /// The settings of this run.
     pub settings: Settings,
 }

@@ -1,5 +1,6 @@
 //! Start and end of the daemon.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,16 +11,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Mutex, watch as channel};
 use tracing::{error, info, warn};
 
-use super::answer::Office;
+use super::answer::{Caller, Office, answer};
 use super::gate::Gate;
+use super::protocol::Response;
 use super::revisions::{Author, Revisions, keep_promises};
 use super::{control, held, timeline, watch, world};
-use crate::dns;
 use crate::nft::{Kernel, Options};
 use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
 use crate::settings::{OutOfScope, Settings};
 use crate::store::{self, Origin, Store};
+use crate::{api, dns};
 
 /// Threads for DNS and control; the gate and the watch have their own.
 const WORKERS: usize = 2;
@@ -98,9 +100,11 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
         counters,
         listen: listen.clone(),
         owned,
+        api: Arc::default(),
         settings: settings.clone(),
     });
     let tasks = [
+        tokio::spawn(rest(Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(bound.serve(judge, Arc::new(handle.clone()), wait(stopped.clone()))),
         tokio::spawn(control::serve(socket, Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(watch::world(handle.clone(), listen, settings.dns.redirect, wait(stopped.clone()))),
@@ -122,6 +126,22 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
     let _ = thread.join();
     info!("stopped; the kernel goes on enforcing (clawgress teardown opens the gateway)");
     Ok(())
+}
+
+/// The REST API, if somebody has a key for it.
+async fn rest(office: Arc<Office>, stopped: impl Future<Output = ()>) {
+    let Some(settings) = office.settings.api.clone().filter(|api| !api.keys.is_empty()) else { return };
+    let state = Arc::clone(&office.api);
+    let ask: api::Ask = Arc::new(move |request, key| {
+        let office = Arc::clone(&office);
+        // A task of its own: a client that goes away must not end a change half-way.
+        let work = tokio::spawn(async move { answer(request, &Caller::Key(key), &office).await });
+        Box::pin(async move {
+            work.await
+                .unwrap_or_else(|_| Response::failed("a fault in clawgress, please report it; its log tells more"))
+        })
+    });
+    api::serve(settings, ask, state, stopped).await;
 }
 
 async fn wait(mut stopped: channel::Receiver<bool>) {

@@ -42,6 +42,7 @@ pub async fn status(office: &Arc<Office>) -> Status {
     let mut checks = kernel.checks;
     checks.push(dns(office));
     checks.extend(upstreams(office));
+    checks.extend(api(office));
     checks.extend(policy(&revisions, kernel.inherited));
     checks.extend(windows(&revisions));
     checks.extend(revisions.waits().map(|sentence| check("confirm", true, sentence)));
@@ -175,6 +176,14 @@ fn upstreams(office: &Office) -> Option<Check> {
              servers of dns.upstreams (or /etc/resolv.conf) can be reached from here"
         );
         check("upstreams", false, message)
+    })
+}
+
+/// Nothing where no key is set: then there is no REST API.
+fn api(office: &Office) -> Option<Check> {
+    Some(match office.api.told()? {
+        Ok(message) => check("api", true, message),
+        Err(why) => check("api", false, why),
     })
 }
 

@@ -42,7 +42,14 @@ pub fn parse(text: &str) -> Result<Settings, Vec<Mistake>> {
     }
     if let Some(section) = top.get("api").and_then(|entry| entry.section(known("api"), &mut notes)) {
         settings.api = api(&section, &mut notes);
-        settings.not_yet.push("[api]: the REST API is not part of this version; nothing listens".to_owned());
+        if let Some(api) = &settings.api {
+            if api.keys.is_empty() {
+                settings.not_yet.push("[api]: there is no key, so nothing listens".to_owned());
+            }
+            if api.metrics {
+                settings.not_yet.push("[api]: GET /metrics is not part of this version".to_owned());
+            }
+        }
     }
     if let Some(section) = top.get("log").and_then(|entry| entry.section(known("log"), &mut notes)) {
         let words = [("all", Decisions::All), ("block", Decisions::Block), ("none", Decisions::None)];

@@ -68,7 +68,7 @@ pub enum OutOfScope {
     Forward,
 }
 
-/// `[api]`: read and checked, not served by this version.
+/// `[api]`: served if there is a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Api {
     /// The address to listen on.

@@ -71,7 +71,7 @@ lock_table = false
     assert_eq!(
         settings.not_yet,
         [
-            "[api]: the REST API is not part of this version; nothing listens",
+            "[api]: GET /metrics is not part of this version",
             "[log]: the decision log is not part of this version; nothing is recorded"
         ]
     );

@@ -46,6 +46,7 @@ mod lease;
 mod notrack;
 mod ports;
 mod refusal;
+mod rest;
 mod scale;
 mod scope;
 mod services;

@@ -1,13 +1,14 @@
 //! What answers are made of, by command.
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::Diagnostic;
 use crate::store::{Origin, RevisionMeta};
 
 /// The state in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum StateWord {
     /// The policy is enforced.
@@ -23,7 +24,7 @@ pub enum StateWord {
 }
 
 /// One check of `status` and `health`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Check {
     /// What is looked at: one word.
     pub name: String,
@@ -34,7 +35,7 @@ pub struct Check {
 }
 
 /// `status --json`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
     /// The state.
     pub state: StateWord,
@@ -46,6 +47,7 @@ pub struct Status {
     pub origin: Option<Origin>,
     /// When, RFC 3339.
     #[serde(with = "maybe_seconds")]
+    #[schemars(with = "Option<DateTime<Utc>>")]
     pub applied_at: Option<DateTime<Utc>>,
     /// How many hosts it has.
     pub hosts: usize,
@@ -58,7 +60,7 @@ pub struct Status {
 }
 
 /// `health --json`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Health {
     /// Whether every check is well.
     pub healthy: bool,
@@ -81,7 +83,7 @@ pub struct Stored {
 }
 
 /// What `apply` and `import` did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Applied {
     /// The revision in force now; `null`: none is.
     pub revision: Option<u64>,
@@ -96,6 +98,7 @@ pub struct Applied {
     pub changes: u64,
     /// When it goes away by itself unless it is confirmed, RFC 3339.
     #[serde(default, with = "maybe_seconds", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<DateTime<Utc>>")]
     pub confirm_by: Option<DateTime<Utc>>,
     /// What is odd about the policy though legal.
     #[serde(default)]
@@ -106,7 +109,7 @@ pub struct Applied {
 }
 
 /// What `rollback` did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RolledBack {
     /// The revision whose policy is in force again, under a new number.
     pub to: u64,
@@ -116,7 +119,7 @@ pub struct RolledBack {
 }
 
 /// What `confirm` did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Confirmed {
     /// The revision that stays.
     pub revision: u64,
