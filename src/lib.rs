@@ -6,7 +6,7 @@
 //! The code stands in three rings. Imports go inwards only, and `tests/conventions.rs` reads the sources to hold that.
 //!
 //! ```text
-//! faces     main → cli    daemon                       who is asked, and what runs when
+//! faces     main → cli    api    daemon                who is asked, and what runs when
 //! drivers   nft           dns            store         the kernel, the wire, the disk; they do not know each other
 //! pure      core          settings                     state and its transitions
 //!           plan                                       what the kernel and the DNS server shall hold

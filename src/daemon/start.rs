@@ -130,7 +130,10 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
 
 /// The REST API, if somebody has a key for it.
 async fn rest(office: Arc<Office>, stopped: impl Future<Output = ()>) {
-    let Some(settings) = office.settings.api.clone().filter(|api| !api.keys.is_empty()) else { return };
+    let settings = office.settings.api.clone();
+    if settings.keys.is_empty() {
+        return;
+    }
     let state = Arc::clone(&office.api);
     let ask: api::Ask = Arc::new(move |request, key| {
         let office = Arc::clone(&office);

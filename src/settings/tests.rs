@@ -27,7 +27,7 @@ fn the_shipped_file_shows_the_defaults() {
             key.unwrap_or(line)
         })
         .collect();
-    assert_eq!(shown, 9, "the file shows every section and key of this version");
+    assert_eq!(shown, 11, "the file shows every section and key of this version");
     assert_eq!(parse(&bare.join("\n")), Ok(Settings::default()));
 }
 
@@ -64,7 +64,7 @@ lock_table = false
     assert_eq!((settings.dns.out_of_scope, settings.log.decisions), (OutOfScope::Forward, Decisions::All));
     let shown = format!("{settings:?}");
     assert!(!shown.contains("s3cret"), "{shown}");
-    let api = settings.api.unwrap();
+    let api = &settings.api;
     assert!(api.metrics && api.tls.is_some());
     assert_eq!(api.keys[0].secret, Secret::Here("s3cret".into()));
     assert_eq!((api.keys[1].role, &api.keys[1].secret), (Role::Read, &Secret::InFile("/b.key".into())));
@@ -75,6 +75,13 @@ lock_table = false
             "[log]: the decision log is not part of this version; nothing is recorded"
         ]
     );
+}
+
+#[test]
+fn an_api_that_nobody_can_call_is_told() {
+    let told = |text: &str| parse(text).unwrap().not_yet;
+    assert_eq!(told("[api]\nlisten = \"127.0.0.1:1\""), ["[api]: there is no key, so nothing listens"]);
+    assert!(told("[api]\nkeys = [{ id = \"a\", key = \"b\", role = \"read\" }]").is_empty());
 }
 
 #[test]

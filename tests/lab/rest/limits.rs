@@ -115,7 +115,7 @@ fn who_guesses_keys_has_to_wait() {
 #[test]
 fn without_a_key_nothing_listens() {
     let mut world = world!();
-    world.gateway.settings("[api]\nmetrics = false\n");
+    world.gateway.settings("[api]\nlisten = \"0.0.0.0:8787\"\n");
     world.gateway.enforce(policy());
     assert!(world.gateway.netns.enter(|| TcpStream::connect(LISTEN)).is_err());
     assert!(world.gateway.log().contains("there is no key"), "{}", world.gateway.log());
