@@ -1,5 +1,5 @@
-//! Reading a body: no more than is allowed, no longer than is allowed, and no more large ones at a time than there is
-//! memory for. A key may stand in the body, so this happens before anybody is known.
+//! Reading a body: no more than is allowed, no longer than is allowed, and no more at a time than there is memory
+//! for. A key may stand in the body, so this happens before anybody is known.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,20 +16,28 @@ pub(super) const MAX_BODY: usize = 16 * 1024 * 1024;
 const BODY_TIME: Duration = Duration::from_secs(30);
 /// How long nothing of it may come.
 const PIECE_TIME: Duration = Duration::from_secs(10);
-/// Bodies up to this are read whenever they come; larger ones take a place.
+/// Bodies up to this are read whenever they come; longer ones take of the room.
 const SMALL: usize = 64 * 1024;
-/// Large bodies at a time: 64 MiB at the most.
-const LARGE_AT_A_TIME: usize = 4;
+/// Room for the bodies of those who showed a key in the head, bytes.
+const ROOM_KNOWN: usize = 3 * MAX_BODY;
+/// Room for the bodies of everybody else: the key may stand in them, so nobody knows yet whose they are.
+const ROOM_UNKNOWN: usize = 2 * MAX_BODY;
+/// Room is given out in units of this many bytes.
+const UNIT: usize = 1024;
 /// What is read and thrown away of a body that is not wanted, so that the client comes to read the answer.
 const THROWN_AWAY: usize = 2 * MAX_BODY;
 
-/// Places for large bodies.
+/// Memory for bodies.
 #[derive(Clone)]
-pub(super) struct Places(Arc<Semaphore>);
+pub(super) struct Room {
+    known: Arc<Semaphore>,
+    unknown: Arc<Semaphore>,
+}
 
-impl Default for Places {
+impl Default for Room {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(LARGE_AT_A_TIME)))
+        let units = |bytes: usize| Arc::new(Semaphore::new(bytes / UNIT));
+        Self { known: units(ROOM_KNOWN), unknown: units(ROOM_UNKNOWN) }
     }
 }
 
@@ -40,7 +48,7 @@ pub(super) enum Unread {
     TooLarge,
     /// It took too long.
     TooSlow,
-    /// There are too many large ones at once.
+    /// There is no room for it.
     Crowded,
     /// It broke off.
     Broken,
@@ -48,8 +56,10 @@ pub(super) enum Unread {
 
 /// A body that is all there.
 pub(super) struct Whole {
+    /// What came.
     pub bytes: Vec<u8>,
-    _place: Option<OwnedSemaphorePermit>,
+    /// Its room; as long as anything of it is in memory.
+    pub room: Option<OwnedSemaphorePermit>,
 }
 
 /// A body on its way.
@@ -75,23 +85,29 @@ impl Incoming {
         }
     }
 
-    /// All of it.
-    pub async fn read(&mut self, places: &Places) -> Result<Whole, Unread> {
-        if self.declared.is_some_and(|length| length > MAX_BODY as u64) {
+    /// All of it. `known`: the client showed a key.
+    pub async fn read(&mut self, room: &Room, known: bool) -> Result<Whole, Unread> {
+        let declared = self.declared.map(|length| usize::try_from(length).unwrap_or(usize::MAX));
+        if declared.is_some_and(|length| length > MAX_BODY) {
             return Err(Unread::TooLarge);
         }
-        let (mut bytes, mut place) = (Vec::new(), None);
+        let room = if known { &room.known } else { &room.unknown };
+        let mut whole = Whole { bytes: Vec::new(), room: None };
+        if let Some(length) = declared.filter(|length| *length > SMALL) {
+            whole.room = Some(take(room, length, self.end).await?);
+            whole.bytes.reserve_exact(length);
+        }
         while let Some(piece) = self.next().await? {
-            if bytes.len() + piece.len() > MAX_BODY {
+            let length = whole.bytes.len() + piece.len();
+            if length > MAX_BODY {
                 return Err(Unread::TooLarge);
             }
-            if place.is_none() && bytes.len() + piece.len() > SMALL {
-                let free = timeout_at(self.end, Arc::clone(&places.0).acquire_owned()).await;
-                place = Some(free.ok().and_then(Result::ok).ok_or(Unread::Crowded)?);
+            if length > SMALL && whole.room.is_none() {
+                whole.room = Some(take(room, MAX_BODY, self.end).await?);
             }
-            bytes.extend_from_slice(&piece);
+            whole.bytes.extend_from_slice(&piece);
         }
-        Ok(Whole { bytes, _place: place })
+        Ok(whole)
     }
 
     /// Reads what is left and forgets it. Closing a connection that still has something to read would take the answer
@@ -118,4 +134,10 @@ impl Incoming {
             Err(_) => Err(Unread::TooSlow),
         }
     }
+}
+
+async fn take(room: &Arc<Semaphore>, length: usize, end: Instant) -> Result<OwnedSemaphorePermit, Unread> {
+    let units = u32::try_from(length.div_ceil(UNIT)).map_err(|_| Unread::TooLarge)?;
+    let taken = timeout_at(end, Arc::clone(room).acquire_many_owned(units)).await;
+    taken.ok().and_then(Result::ok).ok_or(Unread::Crowded)
 }

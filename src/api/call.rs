@@ -13,7 +13,7 @@ use axum::routing::{get, post};
 use tracing::{info, warn};
 
 use super::Ask;
-use super::body::{Incoming, MAX_BODY, Places, Unread};
+use super::body::{Incoming, MAX_BODY, Room, Unread, Whole};
 use super::brake::Brake;
 use super::fields::Fields;
 use super::keys::{Holder, Keys};
@@ -25,7 +25,7 @@ use crate::settings::Role;
 pub(super) struct Desk {
     pub keys: Keys,
     pub brake: Brake,
-    pub places: Places,
+    pub room: Room,
     pub ask: Ask,
 }
 
@@ -111,8 +111,8 @@ async fn attend(
     if let Some(shown) = bearer {
         known(desk, route, source, shown)?;
     }
-    let whole = body.read(&desk.places).await.map_err(unread)?;
-    let text = std::str::from_utf8(&whole.bytes)
+    let Whole { bytes, room } = body.read(&desk.room, bearer.is_some()).await.map_err(unread)?;
+    let text = std::str::from_utf8(&bytes)
         .map_err(|_| Refused::new(StatusCode::BAD_REQUEST, "the body is not a text in UTF-8"))?;
     let mut fields = Fields::read(text).map_err(|why| Refused::new(StatusCode::BAD_REQUEST, why))?;
     let in_body = fields.take_key();
@@ -137,7 +137,10 @@ async fn attend(
     let Some(request) = request else {
         return Err(Refused::new(StatusCode::INTERNAL_SERVER_ERROR, "a fault in clawgress, please report it"));
     };
+    // The request has what it needs of the body; room is taken until it is done.
+    drop(bytes);
     let response = (desk.ask)(request, holder.id.clone()).await;
+    drop(room);
     if response.success {
         return Ok(response);
     }

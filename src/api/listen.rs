@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
-use super::body::Places;
+use super::body::Room;
 use super::brake::Brake;
 use super::call::{Desk, Peer, router};
 use super::connections::{Connections, Place};
@@ -104,8 +104,8 @@ async fn open(settings: &Api, ask: &Ask) -> Result<Door, String> {
     if tls.is_none() && !listen.ip().is_loopback() {
         warn!("REST API: keys travel in the clear on {listen}; set api.tls, or listen on 127.0.0.1 behind a proxy");
     }
-    let (brake, places, ask) = (Brake::default(), Places::default(), Arc::clone(ask));
-    Ok(Door { listener, tls, router: router(&Arc::new(Desk { keys, brake, places, ask })) })
+    let (brake, room, ask) = (Brake::default(), Room::default(), Arc::clone(ask));
+    Ok(Door { listener, tls, router: router(&Arc::new(Desk { keys, brake, room, ask })) })
 }
 
 async fn accept(door: Door, connections: &Connections, stopping: &watch::Receiver<bool>) {

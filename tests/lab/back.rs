@@ -252,6 +252,35 @@ fn without_room_for_the_way_back_nothing_is_tried_out() {
 }
 
 #[test]
+fn a_stored_policy_on_trial_that_cannot_be_replaced_is_not_enforced_by_a_start() {
+    let mut world = world!();
+    let disk = Disk::mount(&world.gateway.path("state"));
+    let (settings, policy) = (world.gateway.path("clawgress.toml"), world.gateway.path("state/policy.json"));
+    let text = std::fs::read_to_string(&settings).expect("the lab wrote it");
+    std::fs::write(settings, text.replace("/policy.json", "/state/policy.json")).expect("it is writable");
+    std::fs::write(&policy, only(SITE)).expect("it is writable");
+    world.gateway.start();
+    std::fs::write(&policy, only(OTHER)).expect("it is writable");
+    world.gateway.tool(&["apply", "--confirm", "2"]).must_succeed();
+    disk.fill();
+    wait_for(&world, SITE);
+    for _ in 0..2 {
+        world.gateway.kill9();
+        world.gateway.start();
+        must_allow(&world, SITE);
+        assert_eq!(std::fs::read_to_string(&policy).expect("it is there"), only(OTHER), "there is no room");
+        assert_eq!(world.gateway.tool(&["health"]).code, Some(1), "that is said");
+    }
+    disk.clear();
+    world.gateway.kill9();
+    world.gateway.start();
+    must_allow(&world, SITE);
+    assert_eq!(std::fs::read_to_string(&policy).expect("it is there"), only(SITE));
+    assert_eq!(world.gateway.tool(&["health"]).code, Some(0));
+    world.gateway.kill9();
+}
+
+#[test]
 fn the_first_policy_has_nothing_to_go_back_to() {
     let mut world = world!();
     world.gateway.launch();

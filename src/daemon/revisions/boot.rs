@@ -77,10 +77,11 @@ impl Revisions {
     async fn resume(&mut self, unconfirmed: Unconfirmed, last: Option<&Revision>) -> Result<Option<String>, String> {
         let (number, at_last) = (unconfirmed.wait.revision, last.map_or(0, |last| last.meta.revision));
         if at_last > number {
-            // The wait was over, and the process died before it could say so.
-            self.unstore(&unconfirmed).map_err(|error| error.to_string())?;
-            self.store.forget_unconfirmed().map_err(|error| error.to_string())?;
-            return Ok(None);
+            // The wait was over, and the process died before it could say so, or could not write it down.
+            if self.unstore(&unconfirmed).is_ok() {
+                self.store.forget_unconfirmed().map_err(|error| error.to_string())?;
+                return Ok(None);
+            }
         }
         let left = (unconfirmed.wait.deadline - Utc::now()).max(TimeDelta::zero()).to_std().unwrap_or_default();
         if at_last == number

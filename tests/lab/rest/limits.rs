@@ -72,6 +72,30 @@ fn slow_clients_do_not_keep_others_out_and_are_left_in_the_end() {
 }
 
 #[test]
+fn strangers_with_large_bodies_do_not_keep_out_who_shows_a_key() {
+    let mut world = world!();
+    serve(&mut world, &policy());
+    let head = format!("POST /clawgress/policy HTTP/1.1\r\nHost: g\r\n{JSON}Content-Length: {MAX_BODY}\r\n\r\n");
+    let strangers: Vec<TcpStream> = (0..4)
+        .map(|_| {
+            let mut stream = connect(&world);
+            stream.write_all(head.as_bytes()).expect("it listens");
+            stream.write_all(&[b' '; 100_000]).expect("it listens");
+            stream
+        })
+        .collect();
+    let body = json!({ "policy": policy() }).to_string() + &" ".repeat(1024 * 1024);
+    call(&world, "POST", "/clawgress/policy", &format!("{JSON}Authorization: Bearer {WRITE}\r\n"), &body).done();
+    for stranger in &strangers {
+        stranger.set_nonblocking(true).expect("it is a socket");
+        let waits = (&mut &*stranger).read(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(waits, Err(std::io::ErrorKind::WouldBlock), "their time is not over yet");
+    }
+    // Small ones are nobody's burden.
+    post(&world, "/clawgress/status", READ, json!({})).done();
+}
+
+#[test]
 fn one_source_has_not_all_places() {
     let mut world = world!();
     world.gateway.settings(&format!("{}listen = \"0.0.0.0:8787\"\n", keys()));
