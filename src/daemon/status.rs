@@ -248,8 +248,11 @@ fn stored(revisions: &Revisions) -> (bool, Option<Check>) {
             }
             Err(_) => (false, "the stored policy is not valid any more; `clawgress check` tells what is wrong".into()),
         },
-        // Who only ever applied files need not have stored one.
-        Ok(None) => (current.meta.origin == Origin::Cli, "no policy is stored; `clawgress import` stores one".into()),
+        // Who only ever applied files, or tries one out, need not have stored one.
+        Ok(None) => {
+            let well = matches!(current.meta.origin, Origin::Cli | Origin::Rollback) || revisions.waits().is_some();
+            (well, "no policy is stored; `clawgress import` stores one".into())
+        }
         Err(error) => (false, error.to_string()),
     };
     (true, Some(check("stored", ok, message)))

@@ -27,7 +27,8 @@ fn must_allow(world: &World, address: &str) {
 #[track_caller]
 fn wait_for(world: &World, address: &str) {
     let what = format!("only {address} is open");
-    world.gateway.wait_until(&what, SOON, |_| world.a.tcp(address, 443).reached());
+    // The kernel comes first, the files behind it.
+    world.gateway.wait_until(&what, SOON, |_| world.a.tcp(address, 443).reached() && !waits(world));
     must_allow(world, address);
 }
 
@@ -253,31 +254,64 @@ fn without_room_for_the_way_back_nothing_is_tried_out() {
 
 #[test]
 fn a_stored_policy_on_trial_that_cannot_be_replaced_is_not_enforced_by_a_start() {
-    let mut world = world!();
-    let disk = Disk::mount(&world.gateway.path("state"));
-    let (settings, policy) = (world.gateway.path("clawgress.toml"), world.gateway.path("state/policy.json"));
-    let text = std::fs::read_to_string(&settings).expect("the lab wrote it");
-    std::fs::write(settings, text.replace("/policy.json", "/state/policy.json")).expect("it is writable");
-    std::fs::write(&policy, only(SITE)).expect("it is writable");
-    world.gateway.start();
-    std::fs::write(&policy, only(OTHER)).expect("it is writable");
-    world.gateway.tool(&["apply", "--confirm", "2"]).must_succeed();
-    disk.fill();
-    wait_for(&world, SITE);
-    for _ in 0..2 {
+    // The small disk has the policy alone, or all that the daemon writes.
+    for directory in ["etc", "state"] {
+        let mut world = world!();
+        std::fs::create_dir_all(world.gateway.path(directory)).expect("it is writable");
+        let disk = Disk::mount(&world.gateway.path(directory));
+        let (settings, policy) =
+            (world.gateway.path("clawgress.toml"), world.gateway.path(directory).join("policy.json"));
+        let text = std::fs::read_to_string(&settings).expect("the lab wrote it");
+        let text = text.replace("/policy.json", &format!("/{directory}/policy.json"));
+        std::fs::write(settings, text).expect("it is writable");
+        std::fs::write(&policy, only(SITE)).expect("it is writable");
+        world.gateway.start();
+        std::fs::write(&policy, only(OTHER)).expect("it is writable");
+        world.gateway.tool(&["apply", "--confirm", "2"]).must_succeed();
+        disk.fill();
+        wait_for(&world, SITE);
+        for _ in 0..2 {
+            world.gateway.kill9();
+            world.gateway.start();
+            must_allow(&world, SITE);
+            assert_eq!(std::fs::read_to_string(&policy).expect("it is there"), only(OTHER), "there is no room");
+            assert_eq!(world.gateway.tool(&["health"]).code, Some(1), "that is said");
+        }
+        disk.clear();
         world.gateway.kill9();
         world.gateway.start();
         must_allow(&world, SITE);
-        assert_eq!(std::fs::read_to_string(&policy).expect("it is there"), only(OTHER), "there is no room");
-        assert_eq!(world.gateway.tool(&["health"]).code, Some(1), "that is said");
+        assert_eq!(std::fs::read_to_string(&policy).expect("it is there"), only(SITE));
+        assert_eq!(world.gateway.tool(&["health"]).code, Some(0));
+        world.gateway.kill9();
     }
-    disk.clear();
+}
+
+#[test]
+fn a_damaged_promise_leaves_the_stored_policy() {
+    let mut world = world!();
+    world.gateway.enforce(only(SITE));
+    try_out(&world, &only(OTHER), "60").must_succeed();
     world.gateway.kill9();
+    std::fs::write(world.gateway.path("state/unconfirmed.json"), "rubbish\n").expect("it is there");
     world.gateway.start();
     must_allow(&world, SITE);
-    assert_eq!(std::fs::read_to_string(&policy).expect("it is there"), only(SITE));
+    assert!(world.gateway.log().contains("unconfirmed.json is damaged"), "{}", world.gateway.log());
+    assert!(!world.gateway.path("state/unconfirmed.json").exists(), "the next start has no trouble with it");
     assert_eq!(world.gateway.tool(&["health"]).code, Some(0));
-    world.gateway.kill9();
+}
+
+#[test]
+fn a_way_back_without_a_stored_policy_is_in_good_health() {
+    let mut world = world!();
+    world.gateway.launch();
+    world.gateway.wait_until("the daemon answers", SOON, |gateway| gateway.tool(&["status"]).code == Some(0));
+    world.gateway.tool_reading(&["apply", "--policy", "-"], &only(SITE)).must_succeed();
+    try_out(&world, &only(OTHER), "2").must_succeed();
+    assert_eq!(world.gateway.tool(&["health"]).code, Some(0));
+    wait_for(&world, SITE);
+    assert_eq!(world.gateway.tool(&["health"]).code, Some(0));
+    assert!(!world.gateway.path("policy.json").exists());
 }
 
 #[test]
