@@ -249,6 +249,11 @@ fn without_room_for_the_way_back_nothing_is_tried_out() {
     world.gateway.kill9();
     world.gateway.start();
     must_allow(&world, SITE);
+    // The record still has the one that nobody confirmed as the last that was in force.
+    world.gateway.kill9();
+    world.gateway.store("{");
+    world.gateway.start();
+    must_allow(&world, SITE);
     world.gateway.kill9();
 }
 

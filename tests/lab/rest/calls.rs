@@ -89,6 +89,23 @@ fn an_unconfirmed_policy_is_not_stored_and_goes_back() {
 }
 
 #[test]
+fn a_policy_on_trial_where_none_is_stored_is_in_good_health() {
+    let mut world = world!();
+    world.gateway.settings(&super::keys());
+    world.gateway.launch();
+    super::await_listener(&world);
+    let first = json!({ "policy": only(SITE), "confirm_seconds": 60 });
+    assert!(post(&world, "/clawgress/policy", WRITE, first).refused(409).contains("none to go back to"));
+    world.gateway.tool_reading(&["apply", "--policy", "-"], &only(SITE).to_string()).must_succeed();
+    let body = json!({ "policy": only(OTHER), "confirm_seconds": 60 });
+    post(&world, "/clawgress/policy", WRITE, body).done();
+    let health = post(&world, "/clawgress/health", READ, json!({}));
+    assert_eq!(health.done()["healthy"], true, "{health:?}");
+    post(&world, "/clawgress/confirm", WRITE, json!({})).done();
+    assert_eq!(world.gateway.status()["drift"], false);
+}
+
+#[test]
 fn rollback_returns_to_an_earlier_revision() {
     let mut world = world!();
     serve(&mut world, &only(SITE));
