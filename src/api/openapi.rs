@@ -185,6 +185,11 @@ mod tests {
     }
 
     #[test]
+    fn nothing_points_to_what_readers_do_not_have() {
+        assert!(!document().to_string().contains("SPEC"));
+    }
+
+    #[test]
     fn every_call_is_there_under_both_prefixes() {
         let document = document();
         let paths = document["paths"].as_object().unwrap();

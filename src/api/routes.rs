@@ -264,4 +264,32 @@ mod tests {
         assert_eq!(names.len(), ROUTES.len());
         assert!(names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase())));
     }
+
+    proptest::proptest! {
+        /// Bodies of known names and odd values: a request or a mistake, and never neither.
+        #[test]
+        fn no_body_leaves_a_call_without_an_answer(
+            entries in proptest::collection::vec((
+                proptest::sample::select(vec![
+                    "policy", "apply", "expect_revision", "confirm_seconds", "revision", "source", "domain", "ip", "port",
+                    "protocol", "at", "key", "polcy", "", "~/",
+                ]),
+                proptest::sample::select(vec![
+                    "null", "true", "false", "0", "1", "-1", "1.5", "99999999999999999999", "\"\"", "\"tcp\"",
+                    "\"1.1.1.1\"", "\"fd00::1\"", "\"a.example.com\"", "\"2026-11-20T09:00:00+01:00\"", "{}", "[]",
+                    "{\"version\": 1}",
+                ]),
+            ), 0..6)
+        ) {
+            let body: Vec<String> = entries.iter().map(|(name, value)| format!("\"{name}\": {value}")).collect();
+            let body = format!("{{{}}}", body.join(", "));
+            for route in ROUTES {
+                let mut fields = Fields::read(&body).unwrap();
+                fields.take_key();
+                fields.expect(route.fields);
+                let request = (route.request)(&mut fields);
+                proptest::prop_assert_eq!(fields.finish().is_ok() && request.is_none(), false, "{} {}", route.name, body);
+            }
+        }
+    }
 }

@@ -57,6 +57,7 @@ pub enum Transport {
 /// The verdict with its reason; the fields are those of `explain --json` (SPEC section 3) and one sentence.
 #[must_use]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "The verdict with its reason, and one sentence.")]
 pub struct Explanation {
     /// What happens.
     pub verdict: Verdict,

@@ -21,6 +21,7 @@ pub enum Verdict {
 /// Why; the closed list of SPEC section 3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(description = "Why.")]
 pub enum Reason {
     /// A line of the policy allows it.
     Allowed,

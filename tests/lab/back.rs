@@ -176,6 +176,7 @@ fn a_wait_outlives_the_daemon() {
     must_allow(&world, OTHER);
     assert!(waits(&world));
     world.gateway.hangup();
+    world.gateway.wait_until("it is told", SOON, |gateway| gateway.log().contains("while one is on trial"));
     world.gateway.tool(&["confirm"]).must_succeed();
     must_allow(&world, OTHER);
     world.gateway.import(only(SITE));
