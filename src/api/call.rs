@@ -24,7 +24,7 @@ use crate::settings::Role;
 /// What the calls of one listener share.
 pub(super) struct Desk {
     pub keys: Keys,
-    pub brake: Brake,
+    pub brake: Arc<Brake>,
     pub room: Room,
     pub ask: Ask,
 }

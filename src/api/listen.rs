@@ -41,25 +41,41 @@ const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Answers until `stopped` is over. What is missing (a port, a certificate) is told in `state`, and tried again.
-pub async fn serve(settings: Api, ask: Ask, state: Arc<State>, stopped: impl Future<Output = ()>) {
+/// Answers until `stopped` is over. What is missing (a port, a certificate) is told in `state`, and tried again. Settings
+/// that are sent take effect at once, for calls that come after them; their files are read again even if they are the same.
+pub async fn serve(mut settings: watch::Receiver<Api>, ask: Ask, state: Arc<State>, stopped: impl Future<Output = ()>) {
     let (stop, stopping) = watch::channel(false);
-    let connections = Connections::default();
+    let house =
+        House { ask, brake: Arc::default(), room: Room::default(), connections: Connections::default(), stopping };
     let work = async {
+        let mut listener = None;
         loop {
-            match open(&settings, &ask).await {
+            let wanted = settings.borrow_and_update().clone();
+            if wanted.keys.is_empty() {
+                listener = None;
+                state.is_off();
+                if settings.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            match open(&wanted, listener.take(), &house).await {
                 Ok(door) => {
                     let how = if door.tls.is_some() { "https" } else { "http" };
-                    let told = format!("listening on {how}://{}", settings.listen);
+                    let told = format!("listening on {how}://{}", wanted.listen);
                     info!("REST API: {told}");
                     state.tell(Ok(told));
-                    return accept(door, &connections, &stopping).await;
+                    tokio::select! {
+                        () = accept(&door, &house) => {}
+                        _ = settings.changed() => {}
+                    }
+                    listener = Some(door.listener);
                 }
                 Err(why) => {
                     if state.tell(Err(why.clone())) {
                         warn!("no REST API: {why}; trying again");
                     }
-                    sleep(AGAIN).await;
+                    let _ = timeout(AGAIN, settings.changed()).await;
                 }
             }
         }
@@ -71,11 +87,20 @@ pub async fn serve(settings: Api, ask: Ask, state: Arc<State>, stopped: impl Fut
     // A change on its way is ended and answered; who has not asked yet is not waited for.
     let _ = stop.send(true);
     let empty = async {
-        while !connections.is_empty() {
+        while !house.connections.is_empty() {
             sleep(LOOK).await;
         }
     };
     let _ = timeout(LAST_ANSWERS, empty).await;
+}
+
+/// What outlives a change of settings.
+struct House {
+    ask: Ask,
+    brake: Arc<Brake>,
+    room: Room,
+    connections: Connections,
+    stopping: watch::Receiver<bool>,
 }
 
 /// All that a connection needs.
@@ -85,30 +110,39 @@ struct Door {
     router: Router,
 }
 
-async fn open(settings: &Api, ask: &Ask) -> Result<Door, String> {
+/// `listener`: the one so far.
+async fn open(settings: &Api, listener: Option<TcpListener>, house: &House) -> Result<Door, String> {
     let (keys, odd) = Keys::load(&settings.keys)?;
     let tls = settings.tls.as_ref().map(tls::acceptor).transpose()?;
     let listen = settings.listen;
-    let listener = TcpListener::bind(listen).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => {
-            format!("{listen} is taken by another program; stop it or choose another api.listen")
-        }
-        std::io::ErrorKind::AddrNotAvailable => {
-            format!("{} is no address of this machine (yet); see api.listen", listen.ip())
-        }
-        _ => format!("cannot listen on {listen}: {}", crate::store::words(&error)),
-    })?;
+    let same = listener.filter(|listener| listener.local_addr().is_ok_and(|address| address == listen));
+    let listener = match same {
+        Some(listener) => listener,
+        None => TcpListener::bind(listen).await.map_err(|error| unbound(listen, &error))?,
+    };
     for sentence in odd {
         warn!("REST API: {sentence}");
     }
     if tls.is_none() && !listen.ip().is_loopback() {
         warn!("REST API: keys travel in the clear on {listen}; set api.tls, or listen on 127.0.0.1 behind a proxy");
     }
-    let (brake, room, ask) = (Brake::default(), Room::default(), Arc::clone(ask));
+    let (brake, room, ask) = (Arc::clone(&house.brake), house.room.clone(), Arc::clone(&house.ask));
     Ok(Door { listener, tls, router: router(&Arc::new(Desk { keys, brake, room, ask })) })
 }
 
-async fn accept(door: Door, connections: &Connections, stopping: &watch::Receiver<bool>) {
+fn unbound(listen: SocketAddr, error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            format!("{listen} is taken by another program; stop it or choose another api.listen")
+        }
+        std::io::ErrorKind::AddrNotAvailable => {
+            format!("{} is no address of this machine (yet); see api.listen", listen.ip())
+        }
+        _ => format!("cannot listen on {listen}: {}", crate::store::words(error)),
+    }
+}
+
+async fn accept(door: &Door, house: &House) {
     loop {
         let Ok((stream, peer)) = door.listener.accept().await else {
             sleep(NEXT_ACCEPT).await;
@@ -116,9 +150,9 @@ async fn accept(door: Door, connections: &Connections, stopping: &watch::Receive
         };
         let source = peer.ip().to_canonical();
         // Closed without a word: an answer would cost what there is too little of.
-        let Some(place) = connections.admit(source) else { continue };
+        let Some(place) = house.connections.admit(source) else { continue };
         let (router, tls) = (door.router.clone(), door.tls.clone());
-        tokio::spawn(attend(stream, peer, source, place, router, tls, stopping.clone()));
+        tokio::spawn(attend(stream, peer, source, place, router, tls, house.stopping.clone()));
     }
 }
 

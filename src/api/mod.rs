@@ -42,9 +42,14 @@ pub struct State {
 }
 
 impl State {
-    /// Whether it is as it should be, and a sentence; `None`: it has not begun yet.
+    /// Whether it is as it should be, and a sentence; `None`: there is no key, so there is no API.
     pub fn told(&self) -> Option<Result<String, String>> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Nobody has a key.
+    fn is_off(&self) {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// True: this is news.

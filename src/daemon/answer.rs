@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tracing::{info, warn};
 
 use super::handle::Handle;
@@ -29,6 +29,8 @@ pub struct Office {
     pub owned: bool,
     /// How the REST API is doing.
     pub api: Arc<api::State>,
+    /// Its settings, which may change while the daemon runs.
+    pub api_settings: watch::Sender<crate::settings::Api>,
     /// The settings of this run.
     pub settings: Settings,
 }

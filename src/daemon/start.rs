@@ -101,6 +101,7 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
         listen: listen.clone(),
         owned,
         api: Arc::default(),
+        api_settings: channel::Sender::new(settings.api.clone()),
         settings: settings.clone(),
     });
     let tasks = [
@@ -128,12 +129,9 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
     Ok(())
 }
 
-/// The REST API, if somebody has a key for it.
+/// The REST API.
 async fn rest(office: Arc<Office>, stopped: impl Future<Output = ()>) {
-    let settings = office.settings.api.clone();
-    if settings.keys.is_empty() {
-        return;
-    }
+    let settings = office.api_settings.subscribe();
     let state = Arc::clone(&office.api);
     let ask: api::Ask = Arc::new(move |request, key| {
         let office = Arc::clone(&office);
@@ -251,8 +249,15 @@ async fn until_told(office: &Arc<Office>, mut signals: Signals) {
 async fn reload(office: &Arc<Office>) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
     match store::load_settings(office.settings.source.named()) {
-        Ok(fresh) if fresh == office.settings => {}
-        Ok(_) => warn!("the settings file changed; its settings take effect when the daemon is started again"),
+        Ok(fresh) => {
+            if (Settings { api: office.settings.api.clone(), ..fresh.clone() }) != office.settings {
+                warn!(
+                    "the settings file changed; besides [api] its settings take effect when the daemon is started again"
+                );
+            }
+            // Also if they are the same: the files that they name may be new.
+            office.api_settings.send_replace(fresh.api);
+        }
         Err(error) => error!("settings not read again, the old ones stay: {error}"),
     }
     let mut revisions = office.revisions.lock().await;

@@ -175,6 +175,35 @@ fn a_port_that_is_taken_or_a_key_that_is_missing_stops_no_enforcement() {
 }
 
 #[test]
+fn a_reload_takes_keys_away_and_moves_the_listener() {
+    let mut world = world!();
+    serve(&mut world, &policy());
+    let status = |key: &str| post(&world, "/clawgress/status", key, json!({})).status;
+    assert_eq!((status(READ), status(WRITE)), (200, 200));
+    let only_write = keys().replace(READ, "0123456789abcdef-fresh");
+    world.gateway.settings(&only_write);
+    world.gateway.hangup();
+    world.gateway.wait_until("the old key is refused", PATIENCE, |_| status(READ) == 401);
+    assert_eq!((status("0123456789abcdef-fresh"), status(WRITE)), (200, 200));
+    // A mistake leaves no key in place that was taken away.
+    world.gateway.settings("[api]\nkeys = [{ id = \"k\", key_file = \"/nowhere\", role = \"read\" }]\n");
+    world.gateway.hangup();
+    let closed = || world.gateway.netns.enter(|| TcpStream::connect(LISTEN)).is_err();
+    world.gateway.wait_until("nothing listens", PATIENCE, |_| closed());
+    assert_eq!(world.gateway.tool(&["health"]).code, Some(1));
+    world.gateway.settings(&(keys() + "listen = \"127.0.0.1:8788\"\n"));
+    world.gateway.hangup();
+    let moved = || world.gateway.netns.enter(|| TcpStream::connect("127.0.0.1:8788")).is_ok();
+    world.gateway.wait_until("it listens elsewhere", PATIENCE, |_| moved());
+    assert!(closed());
+    world.gateway.settings("");
+    world.gateway.hangup();
+    world.gateway.wait_until("no key, no API", PATIENCE, |_| !moved());
+    assert_eq!(world.gateway.tool(&["health"]).code, Some(0));
+    assert!(!world.gateway.log().contains("besides [api]"), "{}", world.gateway.log());
+}
+
+#[test]
 fn with_a_certificate_it_speaks_tls_and_nothing_else() {
     let mut world = world!();
     let made = rcgen::generate_simple_self_signed(["gateway.example".to_owned()]).expect("a certificate");
