@@ -6,7 +6,7 @@
 //! The code stands in three rings. Imports go inwards only, and `tests/conventions.rs` reads the sources to hold that.
 //!
 //! ```text
-//! faces     main → cli    daemon                       who is asked, and what runs when
+//! faces     main → cli    api    daemon                who is asked, and what runs when
 //! drivers   nft       dns       store       decisions  the kernel, the wire, the disk; they do not know each other
 //! pure      core          settings                     state and its transitions
 //!           plan                                       what the kernel and the DNS server shall hold
@@ -53,6 +53,7 @@
 //! `docs/architecture.md` draws the way of a packet and of a query, and says what happens when something dies.
 //! `docs/decisions` tells why things are as they are.
 
+pub mod api;
 pub mod cli;
 pub mod core;
 pub mod daemon;

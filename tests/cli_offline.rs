@@ -19,18 +19,17 @@ fn version_and_help_go_to_stdout() {
     let help = program.run(&["--help"]).done().stdout;
     for command in [
         "run", "check", "apply", "import", "show", "status", "health", "firewall", "rpz", "explain", "log", "history",
-        "teardown", "generate",
+        "rollback", "confirm", "teardown", "generate",
     ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is in the list");
         let own = program.run(&[command, "--help"]).done().stdout;
         assert!(own.contains("\nExamples:\n  ") && own.contains("--config <FILE>"), "{own}");
     }
     // What this version does not do is not offered.
-    for command in ["telemetry", "stats", "plan", "rollback", "confirm"] {
+    for command in ["telemetry", "stats", "plan"] {
         assert!(!help.contains(&format!("\n  {command} ")), "{command} is not in the list");
         program.run(&[command]).misused("unrecognized subcommand");
     }
-    program.run(&["apply", "--confirm", "60"]).misused("unexpected argument");
 }
 
 #[test]
@@ -39,7 +38,9 @@ fn wrong_usage_is_status_2() {
     program.run(&[]).misused("Usage: clawgress");
     program.run(&["import"]).misused("--policy <FILE>");
     program.run(&["check", "--polcy", "x"]).misused("--polcy");
-    program.run(&["generate", "openapi"]).misused("openapi");
+    program.run(&["generate", "wsdl"]).misused("wsdl");
+    program.run(&["apply", "--confirm"]).misused("--confirm <SECONDS>");
+    program.run(&["rollback", "-1"]).misused("-1");
     let source = ["explain", "--source", "192.168.10.10"];
     let explain = |more: &[&str]| program.run(&[&source, more].concat());
     explain(&[]).misused("--domain <NAME>|--ip <ADDR>");

@@ -43,6 +43,7 @@ fn on_a_small_disk(disk: &Path) {
             sha256: "0".repeat(64),
             origin: Origin::Cli,
             applied_at: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
+            key_id: None,
         },
         policy,
     };

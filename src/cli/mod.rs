@@ -11,6 +11,7 @@ mod generate;
 mod input;
 mod log;
 mod output;
+mod revisions;
 mod run;
 mod state;
 mod teardown;
@@ -57,7 +58,9 @@ enum Command {
     Rpz(state::Rpz),
     Explain(explain::Arguments),
     Log(log::Arguments),
-    History(state::History),
+    History(revisions::History),
+    Rollback(revisions::Rollback),
+    Confirm(revisions::Confirm),
     Teardown(teardown::Arguments),
     Generate(generate::Arguments),
 }
@@ -147,7 +150,9 @@ fn dispatch(command: Command, context: &mut Context) -> anyhow::Result<Outcome> 
         Command::Rpz(arguments) => state::rpz(&arguments, context),
         Command::Explain(arguments) => explain::explain(&arguments, context),
         Command::Log(arguments) => log::log(&arguments, context),
-        Command::History(arguments) => state::history(&arguments, context),
+        Command::History(arguments) => revisions::history(&arguments, context),
+        Command::Rollback(arguments) => revisions::rollback(&arguments, context),
+        Command::Confirm(arguments) => revisions::confirm(&arguments, context),
         Command::Teardown(arguments) => teardown::teardown(&arguments, context),
         Command::Generate(arguments) => generate::generate(&arguments, context),
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use chrono::Utc;
 
-use super::control::Office;
-use super::protocol::{self, Response};
+use super::answer::Office;
+use super::protocol::{self, Refusal, Response};
 use crate::core::explain::{Target, explain};
 use crate::plan::ids::HostId;
 use crate::policy::reference::{Leased, host_of};
@@ -15,12 +15,15 @@ use crate::policy::schedule::Moment;
 pub async fn answer(office: &Arc<Office>, asked: protocol::Explain) -> Response {
     let policy = match &office.revisions.lock().await.current {
         Some(current) => Arc::clone(&current.policy),
-        None => return Response::failed("no policy is in force; import one: clawgress import --policy FILE"),
+        None => {
+            let why = "no policy is in force; import one: clawgress import --policy FILE";
+            return Response::because(Refusal::Conflict, why);
+        }
     };
     let moment = Moment::of(&policy, asked.at.unwrap_or_else(Utc::now), crate::store::system_zone());
     let question = match asked.question(moment) {
         Ok(question) => question,
-        Err(message) => return Response::failed(message),
+        Err(message) => return Response::because(Refusal::Invalid, message),
     };
     let host = host_of(&policy, asked.source.to_canonical()).cloned();
     let mut names = Vec::new();
@@ -38,6 +41,6 @@ pub async fn answer(office: &Arc<Office>, asked: protocol::Explain) -> Response 
     };
     match explain(&policy, &question, &leases) {
         Ok(explanation) => Response::done(explanation),
-        Err(mistake) => Response::failed(mistake.to_string()),
+        Err(mistake) => Response::because(Refusal::Invalid, mistake.to_string()),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::control::Office;
+use super::answer::Office;
 use super::protocol::{Check, Logged, Response};
 use crate::decisions::{Filter, Log, News};
 use crate::settings::Decisions;

@@ -43,13 +43,13 @@ pub struct Settings {
     pub runtime_dir: PathBuf,
     /// The gateway's DNS.
     pub dns: Dns,
-    /// The REST API, if the file has the section.
-    pub api: Option<Api>,
+    /// The REST API.
+    pub api: Api,
     /// The decision log.
     pub log: Log,
     /// The kernel's table.
     pub kernel: Kernel,
-    /// What the file asks for and this version does not do, one sentence each, for the daemon to log.
+    /// What the file asks for and has no effect, one sentence each, for the daemon to log.
     pub not_yet: Vec<String>,
     /// Where the settings are from.
     pub source: Source,
@@ -77,7 +77,7 @@ pub enum OutOfScope {
     Forward,
 }
 
-/// `[api]`: read and checked, not served by this version.
+/// `[api]`: served if there is a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Api {
     /// The address to listen on.
@@ -173,7 +173,7 @@ impl Default for Settings {
             state_dir: "/var/lib/clawgress".into(),
             runtime_dir: "/run/clawgress".into(),
             dns: Dns::default(),
-            api: None,
+            api: Api::default(),
             log: Log {
                 decisions: Decisions::Block,
                 keep_bytes: DEFAULT_KEEP_MEGABYTES * MEGABYTE,
@@ -198,6 +198,13 @@ impl Default for Dns {
             redirect: true,
             out_of_scope: OutOfScope::Refuse,
         }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        let port = 8787;
+        Self { listen: (std::net::Ipv4Addr::LOCALHOST, port).into(), tls: None, keys: Vec::new(), metrics: false }
     }
 }
 

@@ -44,10 +44,13 @@ impl Staged {
     /// The system refuses; the old file is still there.
     pub fn commit(self) -> Result<(), StoreError> {
         self.file.persist(&self.path).map_err(|e| StoreError::io("write", &self.path, e.error))?;
-        // The name is part of the directory, which a power cut forgets unless told.
-        let dir = self.path.parent().unwrap_or(Path::new("/"));
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| StoreError::io("sync", dir, e))
+        sync_dir(self.path.parent().unwrap_or(Path::new("/")))
     }
+}
+
+/// Names are part of their directory, which a power cut forgets unless told.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| StoreError::io("sync", dir, e))
 }
 
 /// Removes what a crash left half-written in `dir`: files on their way to `name`, or to any name if that is empty.

@@ -32,6 +32,7 @@ fn rounds(usual: usize) -> usize {
     std::env::var("LAB_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
+mod back;
 mod daemon;
 mod deny;
 mod differential;
@@ -48,6 +49,7 @@ mod log_sums;
 mod notrack;
 mod ports;
 mod refusal;
+mod rest;
 mod scale;
 mod scope;
 mod services;

@@ -95,7 +95,10 @@ impl Trial {
         if by_tool {
             self.world.gateway.import(text);
         } else {
-            let answer = self.daemon.ask(&Request::Import { policy: text }).expect("the daemon answers");
+            let answer = self
+                .daemon
+                .ask(&Request::Import { policy: text, expect_revision: None, confirm_seconds: None })
+                .expect("the daemon answers");
             assert!(answer.success, "{answer:?}\n{}", normalised(&policy));
             assert!(answer.data::<Applied>().expect("the answer to an import").applied);
         }
