@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use tracing::{error, info, warn};
 
-use super::control::Office;
+use super::answer::Office;
 use super::gate::Gate;
 use super::handle::{EndsTheProcess, Handle};
 use super::protocol::Check;

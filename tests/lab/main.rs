@@ -32,20 +32,25 @@ fn rounds(usual: usize) -> usize {
     std::env::var("LAB_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
+mod back;
 mod cap;
 mod daemon;
 mod deny;
 mod differential;
 mod dns;
 mod faults;
+mod flood;
 mod foreign;
 mod hosts;
 mod icmp;
 mod kill9;
 mod lease;
+mod log;
+mod log_sums;
 mod notrack;
 mod ports;
 mod refusal;
+mod rest;
 mod scale;
 mod scope;
 mod services;
