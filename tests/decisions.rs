@@ -230,6 +230,20 @@ fn what_waits_for_a_disk_is_bounded_and_the_rest_is_counted() {
 }
 
 #[test]
+fn a_log_that_fails_says_so_and_holds_nobody_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = run(&options(dir.path()));
+    let cause = Cause { layer: Layer::Packet, action: Action::Block, reason: Reason::Denied, counter: 1 };
+    let key = Key { who: Who::Anyone, cause, revision: 3, domain: None, address: None, port: None, protocol: 6 };
+    log.sender.packet(Sighting { key, time: Utc::now(), describe: Box::new(|| panic!("a test of panics")) });
+    wait_until(|| !log.log.report().trouble.is_empty());
+    assert!(log.log.report().trouble[0].contains("decisions are not recorded"));
+    assert!(!log.sender.record(record(Reason::Denied)), "there is nobody to take it");
+    log.sender.stop();
+    assert!(log.thread.join().is_err());
+}
+
+#[test]
 fn nothing_is_kept_where_nothing_is_wanted() {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join("decisions");

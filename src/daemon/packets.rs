@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
 use super::decided::{Decided, cause};
-use crate::decisions::Log;
+use crate::decisions::{Guard, Log};
 use crate::nft::{Count, KernelError, Receiver, Tally};
 use crate::plan::table::refusals::{GROUP, REFUSALS};
 
@@ -83,8 +83,12 @@ impl Packets {
     ) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&stop);
+        let guard = Guard { log: Arc::clone(&log), without: "refused packets are not recorded" };
         let mut listener = Listener { totals, decided, log, lost: 0, stop: told };
-        let work = move || listener.work(receiver);
+        let work = move || {
+            let _guard = guard;
+            listener.work(receiver);
+        };
         let thread = std::thread::Builder::new().name("packets".into()).spawn(work)?;
         Ok(Self { stop, thread })
     }

@@ -3,7 +3,7 @@
 //! The first of its kind becomes a record at once. The next ones within a window are counted, and at its end one more
 //! record stands for them. Who is refused in ever new places uses up a share, and what exceeds it is counted together.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,8 +13,11 @@ use super::record::{Action, Layer, Record};
 use crate::policy::decision::Reason;
 use crate::policy::model::HostName;
 
-/// For how long what is alike is counted together, milliseconds.
+/// For how long what is alike is counted together at first, milliseconds. As long as it goes on, each window is twice as
+/// long as the one before.
 pub(super) const WINDOW: u64 = 10_000;
+/// The longest window, milliseconds: what has gone on for so long is no news.
+const LONGEST: u64 = 32 * WINDOW;
 /// Kinds that are counted at a time; about 300 octets each.
 const MAX_OPEN: usize = 16_384;
 /// Beyond [`MAX_OPEN`], for what exceeded its share.
@@ -22,7 +25,7 @@ const MAX_CROWDS: usize = 1024;
 /// Kinds that one host (or source) may have told at once for one cause, after a pause.
 const SHARE: u32 = 200;
 /// Kinds a second afterwards.
-const REFILL: u32 = 50;
+const REFILL: u32 = 10;
 
 /// Whose traffic.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -100,6 +103,10 @@ struct Open {
     /// How many came that no record stands for yet.
     more: u64,
     last: DateTime<Utc>,
+    /// The length of its window.
+    window: u64,
+    /// Its place in [`Alike::order`].
+    place: (u64, u64),
 }
 
 /// How much of a share is left.
@@ -113,8 +120,9 @@ struct Share {
 #[derive(Default)]
 pub(super) struct Alike {
     open: HashMap<Key, Open>,
-    /// By the end of their window, milliseconds of the caller's clock.
-    order: VecDeque<(u64, Key)>,
+    /// By the end of their window, milliseconds of the caller's clock, and a number that tells equal ones apart.
+    order: BTreeMap<(u64, u64), Key>,
+    next: u64,
     shares: HashMap<(Who, Cause), Share>,
 }
 
@@ -127,7 +135,7 @@ impl Alike {
             return Seen::Counted;
         }
         if self.open.len() < MAX_OPEN && self.has_share(key, now) {
-            self.insert(key.clone(), Open { record: None, more: 0, last: time }, now);
+            self.insert(key.clone(), 0, time, now);
             return Seen::First;
         }
         self.add(Key::crowd(key.who.clone(), key.cause, key.revision), 1, time, now);
@@ -140,7 +148,7 @@ impl Alike {
             open.more += count;
             open.last = time;
         } else if self.open.len() < MAX_OPEN + MAX_CROWDS || key.who == Who::Anyone {
-            self.insert(key, Open { record: None, more: count, last: time }, now);
+            self.insert(key, count, time, now);
         } else {
             self.add(Key::crowd(Who::Anyone, key.cause, key.revision), count, time, now);
         }
@@ -155,19 +163,24 @@ impl Alike {
 
     /// It was no decision.
     pub fn forget(&mut self, key: &Key) {
-        self.open.remove(key);
+        if let Some(open) = self.open.remove(key) {
+            self.order.remove(&open.place);
+        }
     }
 
     /// The records of the windows that ended by `now`. A kind that goes on gets another window.
     pub fn ended(&mut self, now: u64) -> Vec<Record> {
         let mut out = Vec::new();
-        while self.order.front().is_some_and(|(end, _)| *end <= now) {
-            let Some((_, key)) = self.order.pop_front() else { break };
+        while let Some(first) = self.order.first_entry().filter(|first| first.key().0 <= now) {
+            let key = first.remove();
             let Some(open) = self.open.get_mut(&key) else { continue };
             match summary(&key, open) {
                 Some(record) => {
                     out.push(record);
-                    self.order.push_back((now + WINDOW, key));
+                    open.window = (open.window * 2).min(LONGEST);
+                    self.next += 1;
+                    open.place = (now + open.window, self.next);
+                    self.order.insert(open.place, key);
                 }
                 None => drop(self.open.remove(&key)),
             }
@@ -182,9 +195,11 @@ impl Alike {
         self.open.drain().filter_map(|(key, mut open)| summary(&key, &mut open)).collect()
     }
 
-    fn insert(&mut self, key: Key, open: Open, now: u64) {
-        self.order.push_back((now + WINDOW, key.clone()));
-        self.open.insert(key, open);
+    fn insert(&mut self, key: Key, more: u64, last: DateTime<Utc>, now: u64) {
+        self.next += 1;
+        let place = (now + WINDOW, self.next);
+        self.order.insert(place, key.clone());
+        self.open.insert(key, Open { record: None, more, last, window: WINDOW, place });
     }
 
     fn has_share(&mut self, key: &Key, now: u64) -> bool {
@@ -257,9 +272,25 @@ mod tests {
         assert_eq!((ended.len(), ended[0].suppressed, ended[0].port), (1, 498, Some(80)));
         assert_eq!(ended[0].time, at(499), "the last one's");
         assert_eq!(take(&mut alike, &key(1, 80), WINDOW + 5), 0, "it goes on, so it is in a window again");
-        assert_eq!(alike.ended(2 * WINDOW)[0].suppressed, 0);
-        assert_eq!(alike.ended(3 * WINDOW), []);
-        assert_eq!(take(&mut alike, &key(1, 80), 3 * WINDOW), 1, "it was over");
+        assert_eq!(alike.ended(3 * WINDOW - 1), [], "of twice the length");
+        assert_eq!(alike.ended(3 * WINDOW)[0].suppressed, 0);
+        assert_eq!(alike.ended(7 * WINDOW), []);
+        assert_eq!(take(&mut alike, &key(1, 80), 7 * WINDOW), 1, "it was over");
+    }
+
+    #[test]
+    fn what_goes_on_for_hours_is_told_less_and_less() {
+        let mut alike = Alike::default();
+        let (mut records, mut sum) = (0, 0);
+        let hours = 5 * 3600;
+        for second in 0..hours {
+            sum += take(&mut alike, &key(1, 80), second * 1000);
+            let ended = alike.ended(second * 1000);
+            records += ended.len();
+            sum += ended.iter().map(|record| record.suppressed + 1).sum::<u64>();
+        }
+        assert!(records < 70, "{records} records in five hours");
+        assert_eq!(sum + alike.drain()[0].suppressed + 1, hours);
     }
 
     #[test]
@@ -271,6 +302,16 @@ mod tests {
         let ended = alike.drain();
         let crowd = ended.iter().find(|record| record.port.is_none()).unwrap();
         assert_eq!(told + crowd.suppressed + 1, 60_000);
+    }
+
+    #[test]
+    fn what_was_no_decision_leaves_nothing_behind() {
+        let mut alike = Alike::default();
+        for now in 0..100 {
+            assert_eq!(alike.see(&key(1, 80), at(now), now), Seen::First);
+            alike.forget(&key(1, 80));
+        }
+        assert_eq!((alike.open.len(), alike.order.len()), (0, 0));
     }
 
     #[test]

@@ -163,6 +163,24 @@ impl Log {
     }
 }
 
+/// Held by a thread of the log: its failure is told, because nothing else would show it.
+pub struct Guard {
+    /// The log.
+    pub log: Arc<Log>,
+    /// What does not happen any more without the thread.
+    pub without: &'static str,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let without = self.without;
+            let sentence = format!("a fault in clawgress: {without} until it is started again; decisions are enforced");
+            self.log.set_trouble(without, Some(sentence));
+        }
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,7 +13,7 @@ use chrono::{SubsecRound, Utc};
 
 use super::alike::{Alike, Cause, Key, Seen, Who};
 use super::files::{Files, Keep};
-use super::log::Log;
+use super::log::{Guard, Log};
 use super::record::{Action, Layer, Record};
 use super::sender::{Event, Sender, Shared, Sighting};
 use crate::settings::Decisions;
@@ -66,7 +66,11 @@ pub fn start(options: &Options) -> io::Result<(Sender, Arc<Log>, JoinHandle<()>)
     if options.wanted != Decisions::None {
         worker.open();
     }
-    let work = move || worker.work(&events);
+    let guard = Guard { log: Arc::clone(&log), without: "decisions are not recorded" };
+    let work = move || {
+        let _guard = guard;
+        worker.work(&events);
+    };
     let thread = std::thread::Builder::new().name("decisions".into()).spawn(work)?;
     Ok((sender, log, thread))
 }
