@@ -3,11 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use chrono::TimeDelta;
 
+use super::caps::Caps;
 use super::classes::{self, Class, Way};
 use super::doors::{Door, Now, Scribe};
+use super::egress::Egress;
 use super::state::{Lease, State, World, lease_value};
 use crate::plan::ids::HostId;
 use crate::plan::ir::{Data, Family, Key, Object, Set, Verdict};
@@ -181,6 +184,12 @@ impl State {
             state.judged = held.clone();
         }
         state
+    }
+
+    /// Takes over what was used of caps. `last`: the policy that the earlier process enforced, if it is known.
+    pub fn resume_caps(&mut self, caps: Caps, last: Option<&Policy>) {
+        let egress = last.map(|policy| Egress::of(policy, &caps, |name| self.hosts.get(name).copied()));
+        (self.caps, self.egress) = (caps, Arc::new(egress.unwrap_or_default()));
     }
 
     /// The table that a policy gives with the numbers that this state has.

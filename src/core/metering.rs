@@ -132,11 +132,19 @@ impl State {
     pub(super) fn charged_again(&self, egress: &Egress, caps: &Caps, now: u64) -> Charged {
         let mut charged = self.charged.clone();
         charged.keep(|cap| caps.get(cap).is_some());
-        for ((host, address), lease) in &self.leases {
+        for ((host, address), lease) in self.leases.iter().filter(|(_, lease)| lease.until > now) {
             let known = self.classes.get(lease.class).map(|class| &class.caps);
             let known = known.into_iter().flatten().copied().filter(|cap| caps.get(*cap).is_some());
             let links = self.classes.get(lease.class).map(|class| &class.links);
-            let named = egress.caps_of(*host, lease.names.keys().chain(links.into_iter().flatten()));
+            let named = egress.caps_of(
+                *host,
+                lease
+                    .names
+                    .iter()
+                    .filter(|(_, end)| **end > now)
+                    .map(|(name, _)| name)
+                    .chain(links.into_iter().flatten()),
+            );
             // Where there is no room, the lease's own class is charged all the same.
             let _ = charged.note(*host, *address, &known.chain(named).collect(), now + REMEMBERED);
         }

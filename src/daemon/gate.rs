@@ -104,7 +104,7 @@ impl Gate {
                 State::adopt(&held::table(held), last.map(|policy| (policy, &world)), first, now)
             }
         };
-        state.caps = caps;
+        state.resume_caps(caps, last);
         let inherited = held.map(held::shape);
         Ok(Self {
             kernel,

@@ -146,8 +146,25 @@ impl Random {
         }
     }
 
+    /// Limits and caps of a host.
+    fn limits(&mut self, at: &mut Value) {
+        if self.chance(25) {
+            at["limits"] = json!({ "egress_kbps": 1000 + self.below(1000) });
+        }
+        if self.chance(50) {
+            let patterns: Vec<&str> = PATTERNS.iter().copied().filter(|_| self.chance(30)).collect();
+            let mut cap = || json!({ "bytes": 1000 << self.below(20), "period": "day" });
+            let domains: serde_json::Map<String, Value> =
+                patterns.into_iter().map(|pattern| (pattern.to_owned(), cap())).collect();
+            at["exfil"] = json!({ "domains": domains });
+        }
+    }
+
     fn document(&mut self) -> Value {
         let mut policy = json!({ "version": 1, "allow": self.allow() });
+        if self.chance(20) {
+            policy["limits"] = json!({ "egress_kbps": 1000 + self.below(1000) });
+        }
         if self.chance(50) {
             policy["deny"] = self.deny();
         }
@@ -183,6 +200,7 @@ impl Random {
                 }
                 let mut block = hosts[host].take();
                 self.windows(&mut block);
+                self.limits(&mut block);
                 hosts[host] = block;
             }
         }
@@ -210,8 +228,12 @@ impl Random {
             document["hosts"].as_object().map(|hosts| hosts.keys().cloned().collect()).unwrap_or_default();
         if part == "hosts" && !hosts.is_empty() && self.chance(70) {
             let host = &hosts[usize::try_from(self.below(hosts.len() as u64)).unwrap_or(0)];
-            if self.chance(60) {
+            if self.chance(40) {
                 document["hosts"][host]["allow"] = self.allow();
+            } else if self.chance(40) {
+                let mut block = document["hosts"][host].take();
+                self.limits(&mut block);
+                document["hosts"][host] = block;
             } else {
                 document["hosts"][host]["deny"] = self.deny();
             }
