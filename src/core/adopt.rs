@@ -34,13 +34,14 @@ impl State {
             }
         }
         for (id, cap) in self.caps.iter() {
-            // Where they must be made anew, they go on from what is known.
+            // Where they must be made anew, they go on from what is known. The kernel takes no quota of which more was used
+            // than its limit; if less used were written instead, a later limit would let the difference through.
             let (reading, state) = (cap.reading(), cap.state());
             let charged = reading.passed.saturating_add(reading.spilled);
             for (name, limit, used) in
                 [(names::cap(id), state.limit, charged), (names::rest(id), state.rest, reading.over)]
             {
-                table.objects.insert(name, Object::Quota { limit, used: used.min(limit) });
+                table.objects.insert(name, Object::Quota { limit: limit.max(used), used });
             }
             let counters = names::cap_counters(id).into_array().into_iter().zip(reading.into_array());
             for (name, bytes) in counters {
@@ -67,6 +68,14 @@ impl State {
             }
             for value in set.elements.values_mut() {
                 value.timeout_ms = None;
+            }
+        }
+        for (name, object) in &mut expected.objects {
+            // What is there goes on as it is.
+            if let (Object::Quota { limit, .. }, Some(Object::Quota { limit: set, .. }), true) =
+                (object, self.fixed.objects.get(name), held.objects.contains_key(name))
+            {
+                *limit = *set;
             }
         }
         let mut delta = diff(&held, &expected);

@@ -48,6 +48,9 @@ impl Change {
 pub enum Stopped {
     /// There is no such cap, or nothing is new about it.
     Unknown,
+    /// Its limits are met no longer: they are to be written again as they are, because the kernel tells only once for each
+    /// writing, and may have told of the limits before these.
+    Again(CapState),
     /// It is used up, since now.
     Spent,
     /// More is granted.
@@ -72,7 +75,7 @@ pub struct Caps {
     by_key: HashMap<Key, CapId>,
     past: HashMap<Key, Past>,
     next: u32,
-    /// Caps that could not be granted more because the disk took no record.
+    /// Caps that could not be granted more because disk or kernel refused.
     waiting: BTreeSet<CapId>,
     /// When the use before was lost; caps whose period began earlier stay shut until it turns.
     lost: Option<DateTime<Utc>>,
@@ -189,6 +192,7 @@ impl Caps {
             next.past.insert((cap.host.clone(), cap.pattern.clone()), past);
         }
         next.past.retain(|_, past| past.period.start(moment) <= past.start);
+        next.waiting.retain(|id| next.caps.contains_key(id));
         (next, records)
     }
 
@@ -206,13 +210,14 @@ impl Caps {
         cap
     }
 
-    /// A packet came beyond a limit, or may have: what is granted further.
-    pub fn stopped(&mut self, id: CapId, reading: Reading) -> Stopped {
+    /// A packet came beyond a limit, or may have: what is granted further. `over`: what the kernel charged has met the
+    /// first limit. The counters do not tell, because packets on their way are in none of them yet.
+    pub fn stopped(&mut self, id: CapId, reading: Reading, over: bool) -> Stopped {
         let Some(cap) = self.caps.get_mut(&id) else { return Stopped::Unknown };
         let waited = self.waiting.remove(&id);
         cap.read(reading);
-        if !cap.is_over() && !waited {
-            return Stopped::Unknown;
+        if !over && !waited {
+            return Stopped::Again(cap.state.clone());
         }
         let before = cap.state.clone();
         if before.last && !waited {
@@ -223,22 +228,39 @@ impl Caps {
         Stopped::More(Change { id, record: cap.record(id), stop_too, state: cap.state.clone() })
     }
 
-    /// Nothing more can be granted for now: packets over the limit are refused instead of dropped.
+    /// Nothing more can be granted for now: packets over the limit are refused instead of dropped. To be said to the caps
+    /// as they were before the grant that failed. `None`: they are refused already.
     pub fn refuse(&mut self, id: CapId) -> Option<Change> {
         let cap = self.caps.get_mut(&id)?;
         self.waiting.insert(id);
-        cap.refuse();
+        if std::mem::replace(&mut cap.state.last, true) {
+            return None;
+        }
         Some(Change { id, record: cap.record(id), stop_too: true, state: cap.state.clone() })
     }
 
-    /// Caps for which [`Caps::refuse`] was said.
+    /// The kernel did not take or tell something about this cap: it is to be looked at again.
+    pub fn look_again(&mut self, id: CapId) {
+        self.waiting.insert(id);
+    }
+
+    /// Caps for which [`Caps::refuse`] or [`Caps::look_again`] was said.
     pub fn waiting(&self) -> Vec<CapId> {
         self.waiting.iter().copied().collect()
     }
 
-    /// What the kernel counted is not known any more: all that was granted counts as used.
-    pub fn presume(&mut self) {
-        self.caps.values_mut().for_each(Cap::presume);
+    /// What the kernel counted for these is not known any more: all that was granted counts as used.
+    pub fn presume(&mut self, ids: impl IntoIterator<Item = CapId>) {
+        for id in ids {
+            if let Some(cap) = self.caps.get_mut(&id) {
+                cap.presume();
+            }
+        }
+    }
+
+    /// The numbers of the caps in force.
+    pub fn ids(&self) -> Vec<CapId> {
+        self.caps.keys().copied().collect()
     }
 
     /// The kernel's objects are gone: the use counts on for caps to come.

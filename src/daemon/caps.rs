@@ -16,7 +16,7 @@ use crate::core::caps::{CapRecord, CapUse, Caps, Change, Reading, Stopped};
 use crate::nft::{Event, Held, HeldObject, Kernel, KernelError, Options, Watch};
 use crate::plan::ir::ObjectKind;
 use crate::plan::meter::{CapId, CapState};
-use crate::plan::table::names;
+use crate::plan::table::{names, set_cap};
 use crate::policy::Policy;
 use crate::policy::model::HostName;
 use crate::policy::name::Pattern;
@@ -170,6 +170,14 @@ fn read_one(kernel: &mut Kernel, id: CapId) -> Result<Option<Reading>, KernelErr
     Ok(Some(Reading::from_array(octets)))
 }
 
+/// Whether what the kernel charged a cap has met its first limit.
+fn is_over(kernel: &mut Kernel, id: CapId) -> Result<Option<bool>, KernelError> {
+    Ok(match kernel.object(&names::cap(id), ObjectKind::Quota)? {
+        Some(HeldObject::Quota { limit, used }) => Some(used >= limit),
+        _ => None,
+    })
+}
+
 impl Gate {
     /// Reads what the kernel counted for these caps.
     ///
@@ -191,19 +199,17 @@ impl Gate {
 
     /// All caps as of now.
     pub fn read_all_caps(&mut self) -> Result<(), KernelError> {
-        let ids: Vec<CapId> = self.state.caps.iter().map(|(id, _)| id).collect();
-        self.read_caps(&ids)
+        self.read_caps(&self.state.caps.ids())
     }
 
     /// Before a policy: what it changes or takes away is read, so that the use counts on.
     pub(super) fn read_touched(&mut self, policy: &Policy) {
         let zones = |policy: &Policy| policy.time_zone.as_ref().map(|zone| zone.value);
         let moved = self.policy.as_ref().is_none_or(|old| zones(old) != zones(policy));
-        let ids =
-            if moved { self.state.caps.iter().map(|(id, _)| id).collect() } else { self.state.caps.touched(policy) };
+        let ids = if moved { self.state.caps.ids() } else { self.state.caps.touched(policy) };
         // A cap that cannot be read counts as used up to what was granted.
         if self.read_caps(&ids).is_err() {
-            self.state.caps.presume();
+            self.state.caps.presume(ids);
         }
     }
 
@@ -223,27 +229,51 @@ impl Gate {
 
     /// A packet came beyond a cap's first limit: more is granted, or it is used up.
     pub fn cap_stopped(&mut self, id: CapId) {
-        let reading = match read_one(&mut self.kernel, id) {
-            Ok(Some(reading)) => reading,
+        // Of a period that is over nothing more is granted.
+        if let Some(policy) = self.policy.clone() {
+            let moment = Moment::of(&policy, Utc::now(), self.world.zone);
+            let due = self.state.caps.get(id).is_some_and(|cap| cap.turns <= moment.utc);
+            if due && self.turn(&[id], &moment).is_ok() {
+                return;
+            }
+        }
+        let read = is_over(&mut self.kernel, id).and_then(|over| Ok(over.zip(read_one(&mut self.kernel, id)?)));
+        let (over, reading) = match read {
+            Ok(Some(read)) => read,
             Ok(None) => return,
-            Err(error) => return warn!("a cap cannot be read, so nothing more is granted: {error}"),
+            Err(error) => {
+                self.state.caps.look_again(id);
+                return warn!("a cap cannot be read, so nothing more is granted: {error}");
+            }
         };
         let mut caps = self.state.caps.clone();
-        match caps.stopped(id, reading) {
+        match caps.stopped(id, reading, over) {
             Stopped::Unknown => {}
+            Stopped::Again(state) => {
+                if self.kernel.commit(&set_cap(id, &state, false)).is_err() {
+                    self.state.caps.look_again(id);
+                }
+            }
             Stopped::Spent => {
                 self.state.caps = caps;
                 self.tell_spent(id);
             }
             Stopped::More(change) => {
                 let kept = self.keep_records(std::slice::from_ref(&change.record), || caps.records());
-                // Without the record nothing is granted, and whoever waits is told so.
-                let change = if kept.is_ok() { change } else { caps.refuse(id).unwrap_or(change) };
-                if self.set_caps(caps, vec![change]).is_err() {
+                let set = if kept.is_ok() { self.set_caps(caps, vec![change]) } else { self.refuse_cap(id) };
+                if set.is_err() {
+                    self.state.caps.look_again(id);
                     warn!("the kernel did not take a cap's new limit; it stays as it was");
                 }
             }
         }
+    }
+
+    /// Without the record nothing is granted, and whoever waits is told so.
+    fn refuse_cap(&mut self, id: CapId) -> Result<(), KernelError> {
+        let mut caps = self.state.caps.clone();
+        let change = caps.refuse(id);
+        self.set_caps(caps, change.into_iter().collect())
     }
 
     fn set_caps(&mut self, caps: Caps, changes: Vec<Change>) -> Result<(), KernelError> {
@@ -274,15 +304,20 @@ impl Gate {
     pub(super) fn turn_caps(&mut self, moment: &Moment) -> Result<Option<DateTime<Utc>>, String> {
         let mut due = self.state.caps.due(moment.utc);
         due.truncate(TURNS);
-        if !due.is_empty() {
-            self.read_caps(&due).map_err(|error| error.what)?;
-            let mut caps = self.state.caps.clone();
-            let changes = caps.turn(&due, moment);
-            let records: Vec<CapRecord> = changes.iter().filter_map(|change| change.kept()).collect();
-            self.keep_records(&records, || caps.records())?;
-            self.set_caps(caps, changes).map_err(|error| error.what)?;
-        }
+        self.turn(&due, moment)?;
         Ok(self.state.caps.next_turn())
+    }
+
+    fn turn(&mut self, due: &[CapId], moment: &Moment) -> Result<(), String> {
+        if due.is_empty() {
+            return Ok(());
+        }
+        self.read_caps(due).map_err(|error| error.what)?;
+        let mut caps = self.state.caps.clone();
+        let changes = caps.turn(due, moment);
+        let records: Vec<CapRecord> = changes.iter().filter_map(|change| change.kept()).collect();
+        self.keep_records(&records, || caps.records())?;
+        self.set_caps(caps, changes).map_err(|error| error.what)
     }
 
     /// Caps that were refused because the disk took no record, and caps that met their limit unseen.

@@ -361,7 +361,7 @@ impl Gate {
         self.refuse_foreign()?;
         let refused = |error: KernelError| Refused { what: error.what, path: None };
         if self.read_all_caps().is_err() {
-            self.state.caps.presume();
+            self.state.caps.presume(self.state.caps.ids());
         }
         self.kernel.commit(&[Op::AddTable, Op::DelTable]).map_err(refused)?;
         let caps = std::mem::take(&mut self.state.caps).retire();

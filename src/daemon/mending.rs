@@ -1,5 +1,6 @@
 //! When the kernel holds something else than it should: difference by difference, or all of it anew.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,7 +10,9 @@ use crate::core::classes::Classes;
 use crate::core::state::State;
 use crate::nft::KernelError;
 use crate::plan::ops::{Delta, Op, Table, diff};
+use crate::plan::meter::CapId;
 use crate::plan::prepared::Prepared;
+use crate::plan::table::names;
 use crate::policy::Policy;
 
 impl Gate {
@@ -22,7 +25,7 @@ impl Gate {
         revision: u64,
     ) -> Result<Applied, Refused> {
         let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-        self.state.caps.presume();
+        self.state.caps.presume(self.state.caps.ids());
         let mut state = State::new(Classes::first_of_table(seconds));
         state.caps = self.state.caps.clone().retire();
         let mut pending = state.enforce_prepared(policy, prepared, &self.world, revision, self.now());
@@ -47,7 +50,7 @@ impl Gate {
         if !held::is_deformed(&found, &expected) {
             return Ok(false);
         }
-        self.rewrite(&expected).map(|()| true)
+        self.rewrite().map(|()| true)
     }
 
     /// Makes the kernel hold what it should. True: something was wrong.
@@ -72,13 +75,19 @@ impl Gate {
     fn try_repair(&mut self) -> Result<bool, KernelError> {
         let now = self.now();
         let read = self.kernel.read()?.unwrap_or_default();
-        if self.state.fixed_objects().any(|name| !read.objects.contains_key(name)) {
-            self.state.caps.presume();
-        }
         let expected = self.state.expected(now);
         if held::is_deformed(&read, &expected) {
-            return self.rewrite(&expected).map(|()| true);
+            return self.rewrite().map(|()| true);
         }
+        let lost: BTreeSet<CapId> = (self.state.fixed_objects())
+            .filter(|name| !read.objects.contains_key(*name))
+            .filter_map(|name| names::read_cap(name))
+            .collect();
+        // Objects of one cap tell of the same packets, so none is of use without the others.
+        if read.objects.keys().filter_map(|name| names::read_cap(name)).any(|cap| lost.contains(&cap)) {
+            return self.rewrite().map(|()| true);
+        }
+        self.state.caps.presume(lost);
         let (held, rules_differ) = (held::table(&read), held::has_other_rules(&read, &expected));
         let Delta { switch, remove, litter } = self.state.repair(&held, now);
         // Chains are always written again; that alone is no difference.
@@ -88,12 +97,14 @@ impl Gate {
         if steps.iter().all(|ops| self.kernel.commit(ops).is_ok()) {
             return Ok(differs);
         }
-        self.rewrite(&expected).map(|()| true)
+        self.rewrite().map(|()| true)
     }
 
-    /// A new table in the old one's place, in one transaction: the only help where something has another type now.
-    fn rewrite(&mut self, expected: &Table) -> Result<(), KernelError> {
-        let all = diff(&Table::default(), expected).into_ops();
+    /// A new table in the old one's place, in one transaction: the only help where something has another type now. What
+    /// the old one counted since it was last read is lost.
+    fn rewrite(&mut self) -> Result<(), KernelError> {
+        self.state.caps.presume(self.state.caps.ids());
+        let all = diff(&Table::default(), &self.state.expected(self.now())).into_ops();
         let ops: Vec<Op> = [Op::AddTable, Op::DelTable, Op::AddTable].into_iter().chain(all).collect();
         self.kernel.commit(&ops)
     }

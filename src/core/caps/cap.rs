@@ -15,9 +15,8 @@ use crate::policy::schedule::Moment;
 const PARTS: u64 = 8;
 /// … but at least so many octets: eight of the longest packets.
 const LEAST_GRANT: u64 = 512 * 1024;
-/// What is left after the kernel stopped a packet, octets: below it nothing more is granted, because the packet that was
-/// stopped may be one of the longest.
-const LEAST_LEFT: u64 = 65_536;
+/// The longest packet, octets. A grant that is no longer is the last one: the packet that was stopped may be one of these.
+const LONGEST: u64 = 65_536;
 /// How late a turn may be noticed.
 const MOMENT: TimeDelta = TimeDelta::seconds(1);
 /// Headers of one part of a merged packet: IPv4 or IPv6, TCP with timestamps (RFC 7323); and what else is in it if the
@@ -92,6 +91,11 @@ pub struct CapUse {
     pub remaining: u64,
     /// When it turns, RFC 3339.
     pub resets_at: DateTime<Utc>,
+}
+
+/// What these octets are on the wire if all of them came in merged packets, with the longer headers.
+fn as_merged(counted: u64) -> u64 {
+    counted.saturating_add((u128::from(counted) * u128::from(PART_V6.0)).div_ceil(u128::from(PART_V6.1)) as u64)
 }
 
 impl Cap {
@@ -180,25 +184,15 @@ impl Cap {
 
     /// All that was granted counts as used.
     pub(super) fn presume(&mut self) {
-        let Reading { passed, spilled, over, .. } = &mut self.reading;
-        let left = self.state.limit.saturating_sub(*passed + *spilled) + self.state.rest.saturating_sub(*over);
-        *passed = passed.saturating_add(left);
-        *over = (*over).max(self.state.rest);
-    }
-
-    /// Whether what was charged has met the first limit.
-    pub(super) fn is_over(&self) -> bool {
-        self.reading.passed.saturating_add(self.reading.spilled) >= self.state.limit
+        // No less than what the kernel's limits allow, since all of that was granted.
+        let left = self.granted.saturating_sub(self.used());
+        self.reading.passed = self.reading.passed.saturating_add(left);
+        self.reading.over = self.reading.over.max(self.state.rest);
     }
 
     /// What the kernel's counters say, or should say.
     pub fn reading(&self) -> Reading {
         self.reading
-    }
-
-    /// The limit is the last for now, and it may be exceeded already; so does the kernel's own.
-    pub(super) fn refuse(&mut self) {
-        self.state.last = true;
     }
 
     /// Grants the next part of what is left.
@@ -207,12 +201,18 @@ impl Cap {
         let part = left.min((self.bytes / PARTS).max(LEAST_GRANT));
         // As if all of it came in merged packets, with the longer headers; what that was too careful is granted later.
         let counted = if part <= u64::from(MERGED) { part } else { part / (PART_V6.0 + PART_V6.1) * PART_V6.1 };
-        self.granted = self.granted.max(self.used() + part);
-        let last = left <= LEAST_LEFT;
-        // Of the last part nothing is kept back: beyond it comes the end.
-        let rest = if last { 0 } else { counted / 2 };
+        let last = counted <= LONGEST;
         let Reading { passed, spilled, over, .. } = self.reading;
-        let limit = passed.saturating_add(spilled).saturating_add(counted - rest);
+        let charged = passed.saturating_add(spilled);
+        // What may pass under the old limits until the new ones are there.
+        let unmet = self.state.limit.saturating_sub(charged);
+        let meanwhile = unmet.saturating_add(self.state.rest.saturating_sub(over));
+        self.granted = self.granted.max(self.used().saturating_add(part.max(as_merged(meanwhile))));
+        // Of the last part nothing is kept back: beyond it comes the end. Otherwise any packet must fit into the first
+        // limit alone, or it would be dropped for ever; and what passes meanwhile below the old first limit is charged to
+        // the new first one only.
+        let rest = if last { 0 } else { (counted / 2).min(counted - LONGEST).min(counted.saturating_sub(unmet)) };
+        let limit = charged.saturating_add(counted - rest);
         self.state = CapState { limit, rest: over.saturating_add(rest), last };
         self.spent = left == 0;
     }

@@ -55,17 +55,18 @@ fn rate(build: &mut Build<'_>, chain: Ident, kbps: u64, path: &str) {
     build.rule(&chain, vec![over], goto(refusals::RATE_LIMITED), path);
 }
 
-/// Packets beyond the first limit of a cap: counted, and back where they came from as long as the rest allows.
+/// Packets beyond the first limit of a cap: counted, and back where they came from as long as the rest allows. They are
+/// counted behind the quota, so that the counter never tells of more than the quota has charged.
 /// `charged`: the caps that were charged before this one, for a packet that may not pass now.
 fn over(cap: CapId, charged: &[CapId]) -> Vec<Rule> {
+    let counted = || Action::CountIn(names::cap_counters(cap).over);
     let spilled = charged.iter().chain([&cap]).map(|cap| Action::CountIn(names::cap_counters(*cap).spilled));
     let beyond = Rule {
         conds: vec![Cond::OverQuota(names::rest(cap))],
-        actions: spilled.chain(goto(names::stop(cap))).collect(),
+        actions: [counted()].into_iter().chain(spilled).chain(goto(names::stop(cap))).collect(),
         comment: String::new(),
     };
-    let counted = Action::CountIn(names::cap_counters(cap).over);
-    vec![Rule { conds: Vec::new(), actions: vec![counted], comment: String::new() }, beyond]
+    vec![beyond, Rule { conds: Vec::new(), actions: vec![counted()], comment: String::new() }]
 }
 
 /// What becomes of a packet that is beyond both limits of a cap.
@@ -113,11 +114,11 @@ pub fn rules(meter: &Meter) -> Vec<(Ident, Rule)> {
     };
     let end = || meter.recheck.map_or_else(|| verdict(Verdict::Accept), |host| goto(names::recheck(host)));
     if !meter.caps.is_empty() {
-        rule(&chain, vec![], count(|counters| counters.passed), "passed");
-        rule(&chain, vec![Cond::Longer(MERGED)], goto(merged.clone()), "several packets in one");
+        // Counted before what passed, so that no reading of what passed is without the headers.
+        rule(&chain, vec![Cond::Longer(MERGED)], jump(merged.clone()), "several packets in one");
         rule(&merged, vec![Cond::Family(Family::V4)], count(|counters| counters.merged4), "");
         rule(&merged, vec![Cond::Family(Family::V6)], count(|counters| counters.merged6), "");
-        rule(&merged, vec![], end(), "");
+        rule(&chain, vec![], count(|counters| counters.passed), "passed");
     }
     rule(&chain, vec![], end(), "");
     out

@@ -146,15 +146,16 @@ pub fn read_cap(name: &str) -> Option<CapId> {
     number.split('_').next()?.parse().ok().map(CapId)
 }
 
-/// The counters of a cap; see [`CapCounters`].
+/// The counters of a cap; see [`CapCounters`]. The kernel dumps objects in the order in which they were made, which is that
+/// of their names, so the names are in the order of [`CapCounters::into_array`].
 pub fn cap_counters(id: CapId) -> CapCounters<Ident> {
     let name = |what: &str| Ident::from(format!("{CAP}{}_{what}", id.0));
     CapCounters {
         passed: name("passed"),
-        spilled: name("spilled"),
+        spilled: name("blocked"),
         over: name("over"),
-        merged4: name("merged4"),
-        merged6: name("merged6"),
+        merged4: name("split4"),
+        merged6: name("split6"),
     }
 }
 
