@@ -148,7 +148,7 @@ impl Gateway {
         let id = random.pick(&ids);
         let bytes = self.state.caps.get(id).expect("a cap").bytes;
         let reading = Reading { passed: bytes, ..self.state.caps.get(id).expect("a cap").reading() };
-        if let Stopped::More(change) = self.state.caps.stopped(id, reading) {
+        if let Stopped::More(change) = self.state.caps.stopped(id, reading, true) {
             let changes = [change];
             apply(&mut self.kernel, &self.state.set_caps(&changes)).expect("a legal transaction");
             self.state.caps_set(&changes);
