@@ -1,0 +1,301 @@
+#!/usr/bin/env python3
+"""The commit of `service clawgress`: the configuration becomes policy and settings, and the daemon enforces them.
+
+What a policy means is decided by the program alone: here it is converted, checked and handed over. Nothing outside /run
+is written, and nothing is opened but by deleting the node, or its `enable`.
+"""
+
+import hashlib
+import os
+import subprocess
+from sys import exit
+from textwrap import wrap
+
+from clawgress_vyos import policy, program, settings
+from vyos import ConfigError, airbag
+from vyos.base import Warning
+from vyos.config import Config
+
+airbag.enable()
+
+BASE = ["service", "clawgress"]
+RUNTIME = "/run/clawgress"
+UNIT = "clawgress.service"
+# Closes the scope before the network comes up. It has no work where the service is deleted.
+EARLY_UNIT = "clawgress-early.service"
+UNITS = "/usr/lib/systemd/system"
+# Mistakes that are told in one commit; the rest is counted.
+TOLD = 40
+# Lines of the journal that tell why the daemon did not start.
+LAST_WORDS = 5
+# Characters in a line of a certificate's text (RFC 7468 section 2).
+PEM_WIDTH = 64
+
+
+class Refused(ConfigError):
+    """A ConfigError that stays as it is: the usual one is wrapped at 72 characters, right through long names."""
+
+    def __init__(self, lines):
+        rest = len(lines) - TOLD
+        more = [f"and {rest} more"] if rest > 0 else []
+        Exception.__init__(self, "\n".join([*lines[:TOLD], *more]))
+
+
+def get_config(config=None):
+    conf = config or Config()
+    if not conf.exists(BASE):
+        return None
+    # Keys stay as they are: the usual change of dashes to underscores destroys names.
+    service = conf.get_config_dict(BASE, get_first_key=True, with_recursive_defaults=True)
+    # Defaults may not make a policy where there is none.
+    has_policy = conf.exists([*BASE, "policy"])
+    found = {
+        "service": service,
+        "policy": policy.convert(service.get("policy", {})) if has_policy else None,
+        "forwarding": conf.get_config_dict(["service", "dns", "forwarding"], get_first_key=True),
+        "offload": conf.exists(["firewall", "flowtable"]),
+        "pki": {},
+    }
+    if "certificate" in service.get("api", {}).get("tls", {}):
+        found["pki"] = conf.get_config_dict(["pki"], get_first_key=True)
+    return found
+
+
+def verify(c):
+    if c is None:
+        return
+    lines = [f"{words}: {message}" for words, message in settings.mistakes(c["service"])]
+    lines += tls_mistakes(c)
+    warnings = []
+    if c["policy"]:
+        known = c["policy"].mistakes
+        try:
+            errors, warnings = program.check(c["policy"])
+        except program.ProgramError as error:
+            raise Refused([str(error)]) from None
+        # What is said here in the words of the command line need not be said again.
+        said = {words for words, _ in known}
+        lines += [f"{words}: {message}" for words, message in known]
+        lines += [f"{words}: {message}" for words, message in errors if words not in said]
+    if enabled(c):
+        lines += [
+            f"listen-address: {socket} is taken by service dns forwarding; listen on another address "
+            "(set service clawgress listen-address ADDRESS), or delete that service"
+            for socket in settings.clashes(c["service"], c["forwarding"])
+        ]
+    if lines:
+        raise Refused(lines)
+    for words, message in warnings:
+        Warning(f"{words}: {message}")
+    warn(c)
+
+
+def warn(c):
+    """What may be meant and is worth a word."""
+    if not enabled(c):
+        Warning("service clawgress is not enabled: nothing is enforced (set service clawgress enable)")
+    elif c["policy"] is None:
+        Warning("there is no policy in the configuration: what is stored stays in force, if anything is stored")
+    elif policy.allows_nothing(c["policy"].document):
+        Warning("policy: nothing is allowed, so everything in scope is blocked")
+    if c["offload"]:
+        Warning(
+            "firewall flowtable: offloaded flows pass by every rule of the gateway, so caps, windows and cuts do not "
+            "hold for them; keep the interfaces of agents out of flow tables"
+        )
+
+
+def tls_mistakes(c):
+    tls = c["service"].get("api", {}).get("tls", {})
+    name = tls.get("certificate")
+    if name is None:
+        return
+    found = c["pki"].get("certificate", {}).get(name, {})
+    private = found.get("private", {})
+    where = f"api tls certificate {name}"
+    if "certificate" not in found:
+        yield f"{where}: there is no pki certificate of that name"
+    elif "key" not in private:
+        yield f"{where}: the pki certificate has no private key"
+    elif "password-protected" in private:
+        yield f"{where}: the private key is protected by a password; the daemon cannot ask for it"
+    for authority in tls.get("ca-certificate", []):
+        if "certificate" not in c["pki"].get("ca", {}).get(authority, {}):
+            yield f"api tls ca-certificate {authority}: there is no pki ca of that name"
+
+
+def generate(c):
+    """Settings and certificate beside those in use; apply() puts the settings in their place."""
+    if c is None or not enabled(c):
+        return
+    try:
+        os.makedirs(RUNTIME, mode=0o755, exist_ok=True)
+        write(candidate(), settings.text(c["service"], write_tls(c), RUNTIME))
+    except OSError as error:
+        raise Refused([f"{error.filename}: {error.strerror}"]) from None
+
+
+def write_tls(c):
+    """Certificate and key in files named by their content: another certificate is another file."""
+    tls = c["service"].get("api", {}).get("tls", {})
+    if "certificate" not in tls:
+        return None
+    found, authorities = c["pki"]["certificate"][tls["certificate"]], c["pki"].get("ca", {})
+    chain = [found, *(authorities[name] for name in tls.get("ca-certificate", []))]
+    texts = ("".join(pem("CERTIFICATE", entry["certificate"]) for entry in chain),
+             pem("PRIVATE KEY", found["private"]["key"]))  # fmt: skip
+    stem = os.path.join(RUNTIME, f"api-{hashlib.sha256(''.join(texts).encode()).hexdigest()[:16]}")
+    paths = (f"{stem}.crt", f"{stem}.key")
+    for path, text in zip(paths, texts):
+        write(path, text)
+    return paths
+
+
+def pem(kind, base64):
+    """The configuration holds what stands between the first and the last line, as one."""
+    lines = "\n".join(wrap(base64, PEM_WIDTH))
+    return f"-----BEGIN {kind}-----\n{lines}\n-----END {kind}-----\n"
+
+
+def apply(c):
+    if c is None or not enabled(c):
+        close()
+        return
+    before = read(in_use())
+    was_active = systemctl("is-active", "--quiet", UNIT).returncode == 0
+    had_table = run("nft", "list", "table", "inet", "clawgress").returncode == 0
+    after = read(candidate())
+    os.replace(candidate(), in_use())
+    try:
+        if before != after or not was_active:
+            start()
+        if c["policy"]:
+            hand_over(c["policy"])
+    except program.ProgramError as error:
+        put_back(before, before != after, was_active, had_table)
+        raise Refused([line for line in str(error).splitlines() if line.strip()]) from None
+    if c["policy"] is None:
+        remove(committed())
+    forget_old_certificates(after)
+    early("enable")
+
+
+def start():
+    """Starts the daemon, or starts it again; it is ready when this returns."""
+    systemctl("reset-failed", UNIT)
+    if systemctl("restart", UNIT).returncode != 0:
+        words = run("journalctl", "--unit", UNIT, "--lines", str(LAST_WORDS), "--output", "cat", "--no-pager").stdout
+        raise program.ProgramError(f"the daemon does not start\n{words.strip()}")
+
+
+def hand_over(converted):
+    """The policy is enforced and stored, or nothing changes."""
+    answer = program.call("import", "--config", in_use(), "--policy", "-", document=converted.document)
+    if answer.returncode != 0:
+        raise program.ProgramError(program.translated(program.reason(answer), converted))
+    write(committed(), program.document_text(converted.document))
+
+
+def put_back(before, changed, was_active, had_table):
+    """After a failure: settings and daemon as they were. Nothing is opened that was closed."""
+    if before is None:
+        remove(in_use())
+    else:
+        write(in_use(), before)
+    if was_active and changed:
+        systemctl("restart", UNIT)
+    elif not was_active and not had_table:
+        run(program.PROGRAM, "teardown")
+        systemctl("stop", UNIT)
+
+
+def close():
+    """The service is deleted: stop enforcing."""
+    words = ["teardown"] + (["--config", in_use()] if os.path.exists(in_use()) else [])
+    try:
+        done = program.call(*words)
+        systemctl("stop", UNIT)
+        if done.returncode != 0:
+            # The daemon may have been what was in the way.
+            done = program.call(*words)
+    except program.ProgramError as error:
+        raise Refused([str(error)]) from None
+    if done.returncode != 0:
+        raise Refused([f"the gateway is not open: {program.reason(done)}"])
+    early("disable")
+    for path in (in_use(), candidate(), committed()):
+        remove(path)
+    forget_old_certificates("")
+
+
+def early(verb):
+    if os.path.exists(os.path.join(UNITS, EARLY_UNIT)) and systemctl(verb, "--quiet", EARLY_UNIT).returncode != 0:
+        Warning(f"systemctl {verb} {EARLY_UNIT} failed: the next boot may not begin as this commit says")
+
+
+def forget_old_certificates(text):
+    for entry in os.scandir(RUNTIME) if os.path.isdir(RUNTIME) else ():
+        if entry.name.startswith("api-") and entry.path not in text:
+            remove(entry.path)
+
+
+def enabled(c):
+    return "enable" in c["service"]
+
+
+def in_use():
+    return os.path.join(RUNTIME, "clawgress.toml")
+
+
+def candidate():
+    return os.path.join(RUNTIME, "clawgress.toml.new")
+
+
+def committed():
+    """The policy of the last commit, by which `show clawgress status` tells that another one was stored since."""
+    return os.path.join(RUNTIME, "committed.json")
+
+
+def run(*words):
+    try:
+        return subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
+    except OSError as error:
+        return subprocess.CompletedProcess(words, 127, "", f"{words[0]}: {error.strerror}")
+
+
+def systemctl(*words):
+    return run("systemctl", *words)
+
+
+def read(path):
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return None
+
+
+def write(path, text):
+    """A file that only root reads: keys may stand in it."""
+    descriptor = os.open(f"{path}.part", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(f"{path}.part", path)
+
+
+def remove(path):
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+if __name__ == "__main__":
+    try:
+        c = get_config()
+        verify(c)
+        generate(c)
+        apply(c)
+    except ConfigError as e:
+        print(e)
+        exit(1)
