@@ -6,6 +6,7 @@ is written, and nothing is opened but by deleting the node, or its `enable`.
 """
 
 import hashlib
+import json
 import os
 import subprocess
 from sys import exit
@@ -26,8 +27,8 @@ EARLY_UNIT = "clawgress-early.service"
 UNITS = "/usr/lib/systemd/system"
 # Mistakes that are told in one commit; the rest is counted.
 TOLD = 40
-# Lines of the journal that tell why the daemon did not start.
-LAST_WORDS = 5
+# Lines of the journal in which the reason for a start that failed stands.
+LAST_WORDS = 20
 # Characters in a line of a certificate's text (RFC 7468 section 2).
 PEM_WIDTH = 64
 
@@ -176,6 +177,7 @@ def apply(c):
         raise Refused([line for line in str(error).splitlines() if line.strip()]) from None
     if c["policy"] is None:
         remove(committed())
+        remove(places())
     forget_old_certificates(after)
     early("enable")
 
@@ -184,16 +186,19 @@ def start():
     """Starts the daemon, or starts it again; it is ready when this returns."""
     systemctl("reset-failed", UNIT)
     if systemctl("restart", UNIT).returncode != 0:
-        words = run("journalctl", "--unit", UNIT, "--lines", str(LAST_WORDS), "--output", "cat", "--no-pager").stdout
-        raise program.ProgramError(f"the daemon does not start\n{words.strip()}")
+        journal = run("journalctl", "--unit", UNIT, "--lines", str(LAST_WORDS), "--output", "cat", "--no-pager").stdout
+        # Of more than one the last: earlier ones are from earlier starts.
+        reasons = [line for line in journal.splitlines() if line.startswith("error: ")][-1:] or ["see its journal"]
+        raise program.ProgramError(f"the daemon does not start: {program.translated(reasons[0].removeprefix('error: '))}")
 
 
 def hand_over(converted):
     """The policy is enforced and stored, or nothing changes."""
     answer = program.call("import", "--config", in_use(), "--policy", "-", document=converted.document)
     if answer.returncode != 0:
-        raise program.ProgramError(program.translated(program.reason(answer), converted))
+        raise program.ProgramError(program.translated(program.reason(answer), converted.places))
     write(committed(), program.document_text(converted.document))
+    write(places(), json.dumps(converted.places, ensure_ascii=False))
 
 
 def put_back(before, changed, was_active, had_table):
@@ -223,7 +228,7 @@ def close():
     if done.returncode != 0:
         raise Refused([f"the gateway is not open: {program.reason(done)}"])
     early("disable")
-    for path in (in_use(), candidate(), committed()):
+    for path in (in_use(), candidate(), committed(), places()):
         remove(path)
     forget_old_certificates("")
 
@@ -254,6 +259,11 @@ def candidate():
 def committed():
     """The policy of the last commit, by which `show clawgress status` tells that another one was stored since."""
     return os.path.join(RUNTIME, "committed.json")
+
+
+def places():
+    """Which words of the command line made which place of that policy, so that `show clawgress explain` can say them."""
+    return os.path.join(RUNTIME, "places.json")
 
 
 def run(*words):

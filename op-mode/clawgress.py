@@ -17,6 +17,8 @@ RUNTIME = "/run/clawgress"
 SETTINGS = f"{RUNTIME}/clawgress.toml"
 # The policy of the last commit that had one.
 COMMITTED = f"{RUNTIME}/committed.json"
+# Place of that policy to words of the command line.
+PLACES = f"{RUNTIME}/places.json"
 DRIFT = (
     "the stored policy is not the one of the configuration: it was imported since the last commit; the next commit of "
     "service clawgress puts that of the configuration back in force"
@@ -56,6 +58,20 @@ def drifted():
         return False
 
 
+def in_words(text):
+    """A text about the policy in force; where that is the configuration's, in the words of the command line."""
+    try:
+        with open(PLACES, encoding="utf-8") as file:
+            known = json.load(file)
+    except FileNotFoundError:
+        known = {}
+    return program.translated(text, {} if known and drifted() else known)
+
+
+def told(checks):
+    return [{**entry, "message": program.translated(entry["message"])} for entry in checks]
+
+
 def runs_vyconf():
     try:
         from vyos.utils.backend import vyconf_backend
@@ -66,16 +82,17 @@ def runs_vyconf():
 
 def show_status(_):
     status = ask("status")
-    for wrong, message in ((drifted(), DRIFT), (runs_vyconf(), VYCONF)):
+    drift = drifted()
+    status["drift"] = status["drift"] or drift
+    for wrong, message in ((drift, DRIFT), (runs_vyconf(), VYCONF)):
         if wrong:
-            status["drift"] = True
             status["checks"].append({"name": "configuration", "ok": False, "message": message})
-    return status, tables.status(status)
+    return status, tables.status({**status, "checks": told(status["checks"])})
 
 
 def show_health(_):
     health = ask("health")
-    return health, tables.checks(health["checks"])
+    return health, tables.checks(told(health["checks"]))
 
 
 def show_stats(_):
@@ -152,7 +169,8 @@ def show_explain(arguments):
         value = getattr(arguments, name)
         words += [f"--{name}", value] if value else []
     answer = ask(*words)
-    return answer, tables.explanation(answer)
+    texts = {name: in_words(answer[name]) for name in ("path", "detail") if answer.get(name)}
+    return answer, tables.explanation({**answer, **texts})
 
 
 def show_policy(_):
@@ -190,7 +208,7 @@ def plain_file(path):
 
 def parser():
     top = argparse.ArgumentParser(description="Shows the egress gateway.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = top.add_subparsers(dest="command", required=True)
 
     def command(does, **options):
         one = commands.add_parser(does.__name__)

@@ -7,11 +7,12 @@ import subprocess
 PROGRAM = "/usr/bin/clawgress"
 # A commit holds a lock that everybody waits for. The program itself waits a minute for the daemon.
 TIMEOUT = 90
-# What a hint says about the document, and what the command line calls it.
+# What the program says about document and settings, and what the command line calls it.
 FIELDS = (
     ("allow.domains", "domain"), ("allow.ips", "ip"), ("allow.ports", "port"), ("allow.domain_lists", "domain-list"),
     ("deny.domains", "deny domain"), ("deny.ips", "deny ip"), ("domain_time_windows", "domain-time-window"),
     ("time_window", "time-window"), ("egress_kbps", "rate-limit-kbps"), ("time_zone", "time-zone"),
+    ("dns.listen", "listen-address"), ("dns.upstreams", "dns upstream"), ("dns.redirect is off", "dns disable-redirect"),
 )  # fmt: skip
 
 
@@ -72,13 +73,14 @@ def told(diagnostic, converted):
     # Hints that show a piece of the document are of no use here.
     if hint and not re.search(r"[{}\[\]]", hint):
         message += f" ({hint})"
-    return converted.words(diagnostic["path"]), translated(message, converted)
+    return converted.words(diagnostic["path"]), translated(message, converted.places)
 
 
-def translated(text, converted):
-    """The same text with places and fields of the document in the words of the command line."""
-    places = lambda found: converted.places.get(found[0], found[0])
+def translated(text, known=None):
+    """The same text with fields of document and settings, and with the known places, in the words of the command line."""
+    places = lambda found: (known or {}).get(found[0], found[0])
     text = re.sub(r"/[a-z_]+(?:/[^\s:;,)]+)*", places, text)
     for name, words in FIELDS:
-        text = text.replace(name, words)
+        # Not within a name of the user's.
+        text = re.sub(rf'(?<![\w."-]){re.escape(name)}(?![\w"-]|\.\w)', words, text)
     return text

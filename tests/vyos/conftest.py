@@ -13,18 +13,23 @@ for place in ("tests/vyos/fake", "tests/vyos", "op-mode", "conf-mode", "vyos-tem
 
 import router
 from clawgress_vyos import program
+from gateway import Gateway
 
 # The program is built by `cargo test` or `cargo build`; without it nothing here means anything.
 assert router.PROGRAM.exists(), f"{router.PROGRAM} is missing: run `cargo build` first"
 program.PROGRAM = str(router.PROGRAM)
 
 
-def root_or_skip():
-    """Tests that need a network namespace of their own."""
+@pytest.fixture
+def gateway(tmp_path):
+    """A router in a network namespace of its own, which needs root."""
     if os.geteuid() != 0:
         if os.environ.get("CI") == "true":
             pytest.fail("this test needs root")
         pytest.skip("SKIP: needs root, for a network namespace of its own")
+    gateway = Gateway(tmp_path)
+    yield gateway
+    gateway.close()
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(SOURCES / "vyos-templates"), str(SOURCES / "conf-mode")]
 
 import build
-from generator import reference, source
+from generator import operation, reference, source
 
 VALIDATORS = SOURCES / "vyos-templates" / "validators"
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or SOURCES / "target")
@@ -88,6 +88,11 @@ class Router:
         for word in words:
             tree = tree.setdefault(word, {})
         return tree
+
+    def delete(self, words):
+        tree = self.below(words[:-1])
+        if isinstance(tree, dict):
+            tree.pop(words[-1], None)
 
     def exists(self, path):
         tree = self.tree
@@ -173,6 +178,16 @@ def own(argument, value):
 
 
 VALIDATOR = {"numeric": numeric, "ip-address": ip_address, "clawgress-value": own}
+
+
+def shown(words):
+    """The arguments with which a typed `show …` runs our script, from the templates that are shipped."""
+    tree, path = operation.tree(source.read(build.OPERATIONS)), ()
+    for word in words:
+        path = (*path, word) if (*path, word) in tree else (*path, "node.tag")
+    command = re.search(r"^run: sudo \S+/clawgress.py (.*)$", tree[path], re.M)[1]
+    # The shell counts the words from `show`.
+    return [words[int(word[1:]) - 1] if word.startswith("$") else word for word in shlex.split(command)]
 
 
 def main():

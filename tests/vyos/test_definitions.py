@@ -160,3 +160,22 @@ def test_a_fragment_that_includes_itself_is_told(tmp_path):
     (tmp_path / "b.xml.in").write_text("#include <none.xml.i>\n")
     with pytest.raises(source.DefinitionError, match="none.xml.i"):
         source.expand(tmp_path / "b.xml.in")
+
+
+def test_every_node_and_command_is_documented():
+    text = (build.SOURCES / "docs" / "vyos.md").read_text()
+    words = set(re.findall(r"[a-z0-9-]+", " ".join(re.findall(r"`[^`\n]+`", text))))
+    for root in (build.DEFINITION, build.OPERATIONS):
+        for path, _ in source.walk(source.read(root)):
+            assert path[-1] in words, path
+
+
+def test_commands_of_the_documentation_exist():
+    """Every `set` line of the documentation is one that the router takes."""
+    from router import Router
+
+    for name in ("docs/vyos.md", "README.md"):
+        lines = re.findall(r"^set service .*$", (build.SOURCES / name).read_text(), re.M)
+        assert lines, name
+        for line in lines:
+            Router(line)
