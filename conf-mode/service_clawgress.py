@@ -5,14 +5,12 @@ What a policy means is decided by the program alone: here it is converted, check
 is written, and nothing is opened but by deleting the node, or its `enable`.
 """
 
-import hashlib
 import json
 import os
-import subprocess
 from sys import exit
-from textwrap import wrap
 
-from clawgress_vyos import policy, program, settings
+from clawgress_vyos import certificates, policy, program, settings
+from clawgress_vyos.system import read, remove, run, systemctl, write
 from vyos import ConfigError, airbag
 from vyos.base import Warning
 from vyos.config import Config
@@ -29,8 +27,6 @@ UNITS = "/usr/lib/systemd/system"
 TOLD = 40
 # Lines of the journal in which the reason for a start that failed stands.
 LAST_WORDS = 20
-# Characters in a line of a certificate's text (RFC 7468 section 2).
-PEM_WIDTH = 64
 
 
 class Refused(ConfigError):
@@ -66,7 +62,7 @@ def verify(c):
     if c is None:
         return
     lines = [f"{words}: {message}" for words, message in settings.mistakes(c["service"])]
-    lines += tls_mistakes(c)
+    lines += [f"{words}: {message}" for words, message in certificates.mistakes(c["service"], c["pki"])]
     warnings = []
     if c["policy"]:
         known = c["policy"].mistakes
@@ -87,42 +83,28 @@ def verify(c):
     if lines:
         raise Refused(lines)
     for words, message in warnings:
-        Warning(f"{words}: {message}")
+        say(f"{words}: {message}")
     warn(c)
+
+
+def say(message):
+    """A warning; the usual one is wrapped right through long names."""
+    Warning(message, break_long_words=False, break_on_hyphens=False)
 
 
 def warn(c):
     """What may be meant and is worth a word."""
     if not enabled(c):
-        Warning("service clawgress is not enabled: nothing is enforced (set service clawgress enable)")
+        say("service clawgress is not enabled: nothing is enforced (set service clawgress enable)")
     elif c["policy"] is None:
-        Warning("there is no policy in the configuration: what is stored stays in force, if anything is stored")
+        say("there is no policy in the configuration: what is stored stays in force, if anything is stored")
     elif policy.allows_nothing(c["policy"].document):
-        Warning("policy: nothing is allowed, so everything in scope is blocked")
+        say("policy: nothing is allowed, so everything in scope is blocked")
     if c["offload"]:
-        Warning(
+        say(
             "firewall flowtable: offloaded flows pass by every rule of the gateway, so caps, windows and cuts do not "
             "hold for them; keep the interfaces of agents out of flow tables"
         )
-
-
-def tls_mistakes(c):
-    tls = c["service"].get("api", {}).get("tls", {})
-    name = tls.get("certificate")
-    if name is None:
-        return
-    found = c["pki"].get("certificate", {}).get(name, {})
-    private = found.get("private", {})
-    where = f"api tls certificate {name}"
-    if "certificate" not in found:
-        yield f"{where}: there is no pki certificate of that name"
-    elif "key" not in private:
-        yield f"{where}: the pki certificate has no private key"
-    elif "password-protected" in private:
-        yield f"{where}: the private key is protected by a password; the daemon cannot ask for it"
-    for authority in tls.get("ca-certificate", []):
-        if "certificate" not in c["pki"].get("ca", {}).get(authority, {}):
-            yield f"api tls ca-certificate {authority}: there is no pki ca of that name"
 
 
 def generate(c):
@@ -131,31 +113,10 @@ def generate(c):
         return
     try:
         os.makedirs(RUNTIME, mode=0o755, exist_ok=True)
-        write(candidate(), settings.text(c["service"], write_tls(c), RUNTIME))
+        tls = certificates.write_files(c["service"], c["pki"], RUNTIME)
+        write(candidate(), settings.text(c["service"], tls, RUNTIME))
     except OSError as error:
         raise Refused([f"{error.filename}: {error.strerror}"]) from None
-
-
-def write_tls(c):
-    """Certificate and key in files named by their content: another certificate is another file."""
-    tls = c["service"].get("api", {}).get("tls", {})
-    if "certificate" not in tls:
-        return None
-    found, authorities = c["pki"]["certificate"][tls["certificate"]], c["pki"].get("ca", {})
-    chain = [found, *(authorities[name] for name in tls.get("ca-certificate", []))]
-    texts = ("".join(pem("CERTIFICATE", entry["certificate"]) for entry in chain),
-             pem("PRIVATE KEY", found["private"]["key"]))  # fmt: skip
-    stem = os.path.join(RUNTIME, f"api-{hashlib.sha256(''.join(texts).encode()).hexdigest()[:16]}")
-    paths = (f"{stem}.crt", f"{stem}.key")
-    for path, text in zip(paths, texts):
-        write(path, text)
-    return paths
-
-
-def pem(kind, base64):
-    """The configuration holds what stands between the first and the last line, as one."""
-    lines = "\n".join(wrap(base64, PEM_WIDTH))
-    return f"-----BEGIN {kind}-----\n{lines}\n-----END {kind}-----\n"
 
 
 def apply(c):
@@ -178,7 +139,7 @@ def apply(c):
     if c["policy"] is None:
         remove(committed())
         remove(places())
-    forget_old_certificates(after)
+    certificates.forget(RUNTIME, after)
     early("enable")
 
 
@@ -230,18 +191,12 @@ def close():
     early("disable")
     for path in (in_use(), candidate(), committed(), places()):
         remove(path)
-    forget_old_certificates("")
+    certificates.forget(RUNTIME, "")
 
 
 def early(verb):
     if os.path.exists(os.path.join(UNITS, EARLY_UNIT)) and systemctl(verb, "--quiet", EARLY_UNIT).returncode != 0:
-        Warning(f"systemctl {verb} {EARLY_UNIT} failed: the next boot may not begin as this commit says")
-
-
-def forget_old_certificates(text):
-    for entry in os.scandir(RUNTIME) if os.path.isdir(RUNTIME) else ():
-        if entry.name.startswith("api-") and entry.path not in text:
-            remove(entry.path)
+        say(f"systemctl {verb} {EARLY_UNIT} failed: the next boot may not begin as this commit says")
 
 
 def enabled(c):
@@ -264,40 +219,6 @@ def committed():
 def places():
     """Which words of the command line made which place of that policy, so that `show clawgress explain` can say them."""
     return os.path.join(RUNTIME, "places.json")
-
-
-def run(*words):
-    try:
-        return subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
-    except OSError as error:
-        return subprocess.CompletedProcess(words, 127, "", f"{words[0]}: {error.strerror}")
-
-
-def systemctl(*words):
-    return run("systemctl", *words)
-
-
-def read(path):
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except FileNotFoundError:
-        return None
-
-
-def write(path, text):
-    """A file that only root reads: keys may stand in it."""
-    descriptor = os.open(f"{path}.part", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(f"{path}.part", path)
-
-
-def remove(path):
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 if __name__ == "__main__":

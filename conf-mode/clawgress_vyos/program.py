@@ -9,10 +9,11 @@ PROGRAM = "/usr/bin/clawgress"
 TIMEOUT = 90
 # What the program says about document and settings, and what the command line calls it.
 FIELDS = (
-    ("allow.domains", "domain"), ("allow.ips", "ip"), ("allow.ports", "port"), ("allow.domain_lists", "domain-list"),
-    ("deny.domains", "deny domain"), ("deny.ips", "deny ip"), ("domain_time_windows", "domain-time-window"),
-    ("time_window", "time-window"), ("egress_kbps", "rate-limit-kbps"), ("time_zone", "time-zone"),
-    ("dns.listen", "listen-address"), ("dns.upstreams", "dns upstream"), ("dns.redirect is off", "dns disable-redirect"),
+    ("allow.domains", "policy domain"), ("allow.ips", "policy ip"), ("allow.ports", "policy port"),
+    ("allow.domain_lists", "policy domain-list"), ("deny.domains", "policy deny domain"), ("deny.ips", "policy deny ip"),
+    ("domain_time_windows", "domain-time-window"), ("time_window", "time-window"), ("egress_kbps", "rate-limit-kbps"),
+    ("time_zone", "time-zone"), ("dns.listen", "listen-address"), ("dns.upstreams", "dns upstream"),
+    ("dns.redirect is off", "dns disable-redirect is set"),
 )  # fmt: skip
 
 

@@ -55,5 +55,6 @@ mod scope;
 mod services;
 mod spoof;
 mod swap;
+mod vyos;
 mod window;
 mod world_smoke;

@@ -19,7 +19,7 @@ from vyos.config import Config
 directory = Path(os.environ["ROUTER_DIR"])
 program.PROGRAM = os.environ["CLAWGRESS_PROGRAM"]
 service.RUNTIME, service.UNITS = str(directory / "run"), str(directory / "units")
-settings.POLICY, settings.STATE = str(directory / "config/policy.json"), str(directory / "config/state")
+settings.POLICY, settings.STATE = str(directory / "config/new/policy.json"), str(directory / "config/new/state")
 
 Config.router = Router()
 if sys.argv[1:] == ["--tree"]:

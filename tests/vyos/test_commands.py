@@ -382,7 +382,7 @@ def test_long_names_are_not_broken_in_messages():
 def test_names_that_look_like_fields_stay_as_they_are():
     text = 'allow.ips.example.com and "time_window" of my-time_zone.example and time_zone, in allow.ips (/allow/ips/0)'
     assert program.translated(text, {"/allow/ips/0": "policy ip 192.0.2.1"}) == (
-        'allow.ips.example.com and "time_window" of my-time_zone.example and time-zone, in ip (policy ip 192.0.2.1)'
+        'allow.ips.example.com and "time_window" of my-time_zone.example and time-zone, in policy ip (policy ip 192.0.2.1)'
     )
 
 

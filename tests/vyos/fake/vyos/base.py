@@ -11,5 +11,5 @@ class ConfigError(Exception):
 
 
 class Warning:
-    def __init__(self, message):
-        print(f"\nWARNING: {message}\n")
+    def __init__(self, message, **wrapping):
+        print(f"\n{fill(message, initial_indent='WARNING: ', **wrapping)}\n")
