@@ -164,15 +164,17 @@ def hand_over(converted):
 
 def put_back(before, changed, was_active, had_table):
     """After a failure: settings and daemon as they were. Nothing is opened that was closed."""
-    if before is None:
-        remove(in_use())
-    else:
-        write(in_use(), before)
-    if was_active and changed:
-        systemctl("restart", UNIT)
-    elif not was_active and not had_table:
-        run(program.PROGRAM, "teardown")
+    opens = not (was_active or had_table)
+    if opens:
+        # What was stored earlier may have come into force with the start.
+        program.call("teardown", "--config", in_use())
         systemctl("stop", UNIT)
+    if before is not None:
+        write(in_use(), before)
+    elif opens:
+        remove(in_use())
+    if changed and before is not None and not opens:
+        systemctl("restart", UNIT)
 
 
 def close():

@@ -166,17 +166,12 @@ class _Writer:
         return window
 
     def entries(self, values, at, here):
-        """The values of a node that may have several; ports become numbers."""
-        # Keys of a tag node, or values of a leaf.
-        values = [values] if isinstance(values, str) else list(values)
-        if not values:
-            self.mistake(here, "needs a value")
+        """The values of a leaf that may have several, or of a tag node; ports become numbers."""
         number = at[-1] == "ports"
-        return self.place(
-            [self.place(int(value) if number else value, (*at, index), (*here, value)) for index, value in enumerate(values)],
-            at,
-            here,
-        )
+        entries = [
+            self.place(int(value) if number else value, (*at, index), (*here, value)) for index, value in enumerate(values)
+        ]
+        return self.place(entries, at, here)
 
     def copy(self, config, block, at, here, names):
         """Leaves that are the same in the document."""

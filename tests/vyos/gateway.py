@@ -89,10 +89,16 @@ class Gateway:
     def files(self):
         return sorted(path.name for path in (self.directory / "run").iterdir())
 
-    def fail_at(self, command, message):
-        """The program refuses one of its commands; everything else goes to the real one."""
-        wrapper = self.directory / "program"
-        wrapper.write_text(f'#!/bin/sh\n[ "$1" = {command} ] && {{ echo "error: {message}" >&2; exit 1; }}\nexec {PROGRAM} "$@"\n')
+    def fail_at(self, command, message, times=1000):
+        """The program refuses one of its commands so many times; everything else goes to the real one."""
+        wrapper, left = self.directory / "program", self.directory / "failures"
+        left.write_text("x" * times)
+        wrapper.write_text(
+            "#!/bin/sh\n"
+            f'if [ "$1" = {command} ] && [ -s {left} ]; then\n'
+            f'    truncate --size=-1 {left}\n    echo "error: {message}" >&2\n    exit 1\nfi\n'
+            f'exec {PROGRAM} "$@"\n'
+        )
         wrapper.chmod(0o755)
         self.program = wrapper
 

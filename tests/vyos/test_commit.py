@@ -99,6 +99,27 @@ def test_a_refusal_of_the_first_policy_leaves_the_gateway_as_it_was(gateway):
     assert "clawgress.toml" not in gateway.files() and "committed.json" not in gateway.files()
 
 
+def test_a_refusal_does_not_leave_an_older_policy_in_force(gateway):
+    good(gateway.commit(*BASE, *POLICY))
+    good(gateway.commit())
+    # It is stored still, and the start of the daemon puts it in force.
+    gateway.fail_at("import", "no")
+    refused(gateway.commit(*BASE, *POLICY, "policy port 1"))
+    assert not gateway.has_table() and not gateway.is_running()
+
+
+def test_a_refusal_after_a_crash_brings_the_old_settings_back(gateway):
+    good(gateway.commit(*BASE, *POLICY))
+    before = (gateway.directory / "run/clawgress.toml").read_text()
+    gateway.kill()
+    gateway.fail_at("import", "no")
+    refused(gateway.commit(*BASE, *POLICY, "log decisions none"))
+    assert (gateway.directory / "run/clawgress.toml").read_text() == before
+    # The daemon that runs has read them.
+    assert [call.split()[0] for call in gateway.calls() if call.startswith("restart")] == ["restart"] * 3
+    assert gateway.is_running() and gateway.has_table()
+
+
 def test_a_refusal_opens_nothing_that_was_closed(gateway):
     """A boot: the last policy is in the kernel, the daemon is not there yet, and the commit fails."""
     good(gateway.commit(*BASE, *POLICY))
@@ -114,6 +135,21 @@ def test_a_teardown_that_fails_refuses_the_commit(gateway):
     gateway.fail_at("teardown", "the kernel refuses")
     assert refused(gateway.commit()) == "the gateway is not open: the kernel refuses\n"
     assert gateway.has_table()
+
+
+def test_a_daemon_in_the_way_does_not_keep_the_gateway_closed(gateway):
+    """It does not do what it is told; without it the tool does."""
+    good(gateway.commit(*BASE, *POLICY))
+    gateway.fail_at("teardown", "the daemon did not answer", times=1)
+    good(gateway.commit())
+    assert not gateway.has_table() and not gateway.is_running()
+
+
+def test_without_policy_nodes_there_is_nothing_to_drift_from(gateway):
+    good(gateway.commit(*BASE, *POLICY))
+    good(gateway.commit(*BASE))
+    assert gateway.files() == ["clawgress.sock", "clawgress.toml"]
+    assert stored(gateway)["hosts"]
 
 
 def test_without_policy_nodes_an_imported_policy_is_left_alone(gateway):

@@ -143,6 +143,20 @@ def test_the_log_goes_on(answering, monkeypatch, capsys):
     assert [json.loads(line) for line in out.splitlines()] == RECORDS
 
 
+def test_a_log_that_ends_with_a_failure_is_told(answering, monkeypatch, capsys):
+    answering()
+    for words in (["show_log"], ["show_log", "--follow"]):
+        status, out, err = show(monkeypatch, capsys, *words)
+        assert (status, out) == (1, "") and "error: " in err
+
+
+def test_health_is_in_the_exit_status(answering, monkeypatch, capsys):
+    checks = [{"name": "dns", "ok": False, "message": "no upstream answers"}]
+    answering(health={"healthy": False, "checks": checks})
+    status, out, _ = show(monkeypatch, capsys, "show_health")
+    assert (status, out) == (1, "FAIL  dns  no upstream answers\n")
+
+
 def test_counters_of_any_shape(answering, monkeypatch, capsys):
     answering(stats={"queries": 5, "top": {"a.example": 3}, "none": {}, "list": [1, {"x": 2}]})
     _, out, _ = show(monkeypatch, capsys, "show_stats")
@@ -230,8 +244,11 @@ def test_policies_of_a_real_daemon(gateway):
     assert "is in force and stored: revision 2" in imported and "note: the stored policy is not the one of the" in imported
     assert good(gateway.show("show_diff", *words)) == "no difference\n"
     # The words of the configuration would be those of another policy now.
+    document["hosts"]["agent-1"]["allow"]["domains"] = ["b-c.example.com"]
+    file.write_text(json.dumps(document))
+    good(gateway.show("import_policy", *words))
     explained = good(gateway.show("show_explain", "--source", "192.168.10.10", "--domain", "b-c.example.com"))
-    assert "/deny/domains/0" in explained
+    assert "/hosts/agent-1/allow/domains/0" in explained and "api.example.com" not in explained
 
 
 def test_wrong_policies_are_told_with_every_mistake(gateway):
@@ -256,6 +273,14 @@ def test_a_daemon_that_is_stopped_is_told(gateway):
         answer = gateway.show(*words)
         assert answer.returncode == 1 and answer.stdout == ""
         assert answer.stderr.startswith("error: the daemon is not running") and answer.stderr.count("\n") == 1
+
+
+def test_files_are_looked_for_where_the_caller_is(gateway, monkeypatch):
+    good(gateway.commit(*BASE, *POLICY))
+    (gateway.directory / "-").write_text('{"version": 1}')
+    monkeypatch.chdir(gateway.directory)
+    # A dash would be standard input.
+    assert "- is a valid policy" in good(gateway.show("show_check", "--file", "-"))
 
 
 def test_the_script_can_be_run_without_the_tests():
