@@ -2,11 +2,13 @@
 
 import json
 import stat
+import subprocess
 
 import pytest
 
 from clawgress_vyos import certificates, policy, program, settings, system
 from clawgress_vyos.policy import Converted, pointer
+from router import PROGRAM, VALIDATORS
 
 
 def test_pointers_are_those_of_the_rfc():
@@ -113,6 +115,24 @@ def test_a_program_that_hangs_is_told(saying, monkeypatch):
 def test_reasons_are_the_programs_own(saying, script, reason):
     saying(script)
     assert program.reason(program.call("status")).startswith(reason)
+
+
+def validated(*words, program=PROGRAM):
+    command = [str(VALIDATORS / "clawgress-value"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, env={"CLAWGRESS_PROGRAM": str(program)}, check=False)
+    assert done.stderr == ""
+    return done.returncode, done.stdout
+
+
+def test_the_validator_says_why():
+    assert validated("domain", "a.example.com") == (0, "")
+    status, said = validated("domain", "a..b")
+    assert status == 1 and said.startswith('Error: "a..b" has an empty part') and said.count("\n") == 1
+    assert validated("domain", "a\x1b[2J")[1] == "Error: the value holds characters that do not print\n"
+    assert validated("colour", "red") == (2, "Error: unknown kind of value: colour\n")
+    assert validated("domain", "")[0] == 1
+    status, said = validated("domain", "a.example.com", program="/nonexistent/clawgress")
+    assert status == 1 and said.startswith("Error: /nonexistent/clawgress is missing, so nothing can be checked")
 
 
 TLS = {"api": {"tls": {"certificate": "web", "ca-certificate": ["middle"]}}}
