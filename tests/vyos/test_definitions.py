@@ -67,6 +67,8 @@ def test_each_rule_complains(element, complaint):
         ("<leafNode name='a'><properties><help>H</help></properties><command>x</command></leafNode>", "needs sudo"),
         ("<leafNode name='a'><properties><help>H</help><completionHelp><imagePath/></completionHelp></properties>"
          "<command>sudo x</command></leafNode>", "<imagePath> has no place in <completionHelp>"),
+        ("<leafNode name='a'><properties><help>H</help><completionHelp><path>a b</path></completionHelp></properties>"
+         "<command>sudo x</command></leafNode>", "<path> has no place in <completionHelp>"),
     ],
 )  # fmt: skip
 def test_each_rule_of_operational_mode_complains(element, complaint):

@@ -15,6 +15,8 @@ import pytest
 
 import build
 from generator import config, operation, reference, source
+from router import Router
+from test_commands import everything
 
 UPSTREAM = os.environ.get("CLAWGRESS_VYOS_1X")
 pytestmark = pytest.mark.skipif(not UPSTREAM, reason="CLAWGRESS_VYOS_1X names no checkout of vyos-1x")
@@ -84,6 +86,26 @@ def test_the_cache_is_understood_by_upstream():
     exfil = ["service", "clawgress", "policy", "host", "agent-1", "exfil", "domain", "api.example.com", "period"]
     assert xml.default_value(exfil) == "hour"
     assert xml.component_version() == {}
+
+
+def merged(defaults, values):
+    """What is set stands before what is assumed."""
+    return {
+        name: merged(defaults.get(name, {}), values.get(name, {})) if isinstance(both, dict) else both
+        for name, both in {**defaults, **values}.items()
+    }
+
+
+def test_defaults_are_merged_as_upstream_merges_them(contract):
+    """Our stand-in for the router's configuration does what the router does."""
+    base = ["service", "clawgress"]
+    xml = upstream_reader()
+    xml.define(reference.reference(source.read(build.DEFINITION)))
+    for lines in (contract, everything(), ["set service clawgress api metrics"], ["set service clawgress dns port 5353"]):
+        router = Router(*lines)
+        plain = router.config(base)
+        theirs = xml.relative_defaults(base, plain, get_first_key=True, recursive=True)
+        assert merged(theirs, plain) == router.config(base, defaults=True)
 
 
 def test_the_merge_of_upstream_takes_the_cache(tmp_path):

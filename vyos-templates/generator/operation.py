@@ -1,14 +1,11 @@
 """node.def files of operational mode."""
 
-import re
 from textwrap import fill
 
 from .config import HELP_INDENT, HELP_WIDTH
 from .source import nodes, text_of
 
 NO_HELP = "No help available"
-# Where the running configuration stands as directories.
-ACTIVE = "/opt/vyatta/config/active"
 
 
 def tree(root):
@@ -60,8 +57,5 @@ def _text(node):
 
 def _completion(completion):
     commands = [f'echo "{item.text}"' for item in completion.findall("list")]
-    for item in completion.findall("path"):
-        path = re.sub(r"\s+", "/", item.text)
-        commands.append(f"ls {ACTIVE}/{path} 2>/dev/null")
     commands += [item.text for item in completion.findall("script")]
     return " && ".join(commands)

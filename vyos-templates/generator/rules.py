@@ -39,8 +39,8 @@ OPERATION = {
     "leafNode": ({"properties", "command"}, {"properties", "command"}),
     "children": ({"node", "tagNode", "leafNode"}, set()),
     "properties": ({"help", "completionHelp"}, {"help", "completionHelp"}),
-    # 1.4 does not know imagePath.
-    "completionHelp": ({"list", "path", "script"}, set()),
+    # 1.4 does not know imagePath, and what becomes of a path is not the same in 1.4 and rolling.
+    "completionHelp": ({"list", "script"}, set()),
 }
 TEXTS = {
     "defaultValue", "help", "constraintErrorMessage", "priority", "regex", "format", "description", "list", "path",
