@@ -58,14 +58,14 @@ def drifted():
         return False
 
 
-def in_words(text):
-    """A text about the policy in force; where that is the configuration's, in the words of the command line."""
+def places():
+    """Place of the policy in force to words of the command line; nothing where that is not the configuration's."""
     try:
         with open(PLACES, encoding="utf-8") as file:
             known = json.load(file)
     except FileNotFoundError:
-        known = {}
-    return program.translated(text, {} if known and drifted() else known)
+        return {}
+    return {} if drifted() else known
 
 
 def told(checks):
@@ -141,18 +141,20 @@ def show_log(arguments):
         words += [f"--{name}", value] if value else []
     if arguments.follow:
         return follow([program.PROGRAM, *words, "--follow"], arguments.raw)
+    known = places()
     answer = program.call(*words)
     if answer.returncode != 0:
         raise Failed(program.reason(answer))
     records = [json.loads(line) for line in answer.stdout.splitlines() if line.strip()]
-    return records, tables.log(records)
+    return records, tables.log(records, known)
 
 
 def follow(command, raw):
     """Records as they come, until the program or the reader ends."""
+    known = {} if raw else places()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace") as running:
         for line in running.stdout:
-            print(line.rstrip("\n") if raw else tables.record(json.loads(line)), flush=True)
+            print(line.rstrip("\n") if raw else tables.record(json.loads(line), known), flush=True)
     if running.returncode:
         raise Failed("the log ended")
     return None, ""
@@ -169,7 +171,8 @@ def show_explain(arguments):
         value = getattr(arguments, name)
         words += [f"--{name}", value] if value else []
     answer = ask(*words)
-    texts = {name: in_words(answer[name]) for name in ("path", "detail") if answer.get(name)}
+    known = places()
+    texts = {name: program.translated(answer[name], known) for name in ("path", "detail") if answer.get(name)}
     return answer, tables.explanation({**answer, **texts})
 
 

@@ -27,8 +27,8 @@ def text(config, tls, runtime):
         lines.append(f"out_of_scope = {quoted(dns['out-of-scope'])}")
     if "api" in config:
         lines += ["", "[api]", *_api(config["api"], tls)]
-    if "decisions" in config.get("log", {}):
-        lines += ["", "[log]", f"decisions = {quoted(config['log']['decisions'])}"]
+    if "log" in config:
+        lines += ["", "[log]", *_log(config["log"])]
     lines += ["", "[kernel]", f"lock_table = {boolean('disable-table-lock' not in config)}"]
     return "\n".join(lines) + "\n"
 
@@ -46,6 +46,14 @@ def _api(api, tls):
     if entries:
         yield f"keys = [{', '.join(entries)}]"
     yield f"metrics = {boolean('metrics' in api)}"
+
+
+def _log(log):
+    if "decisions" in log:
+        yield f"decisions = {quoted(log['decisions'])}"
+    for node, key in (("keep-megabytes", "keep_megabytes"), ("keep-days", "keep_days")):
+        if node in log:
+            yield f"{key} = {int(log[node])}"
 
 
 def mistakes(config):

@@ -129,25 +129,35 @@ def denies(entries):
     return "\n\n".join(parts)
 
 
-def log(records):
-    head = ["Time", "Action", "Layer", "Reason", "Host", "Source", "Destination", "Label"]
-    return table(head, [cells(record) for record in records]) if records else "No decision was recorded."
+def log(records, places):
+    """`places`: words of the command line for places of the policy."""
+    head = ["Time", "Action", "Layer", "Reason", "Host", "Source", "Destination", "Label", "Policy line"]
+    return table(head, [cells(record, places) for record in records]) if records else "No decision was recorded."
 
 
-def record(data):
+def record(data, places):
     """One line of a log that goes on."""
-    row = [printable(cell) for cell in cells(data)]
+    row = [printable(cell) for cell in cells(data, places)]
     front = GAP.join(cell.ljust(width) for cell, width in zip(row, RECORD_WIDTHS))
     return GAP.join([front, *row[len(RECORD_WIDTHS) :]]).rstrip()
 
 
-def cells(data):
+def cells(data, places):
     names = ("time", "action", "layer", "reason", "host", "source")
-    return [*(data[name] for name in names), destination(data), data["label"]]
+    return [*(data[name] for name in names), destination(data), data["label"], policy_line(data, places)]
+
+
+def policy_line(data, places):
+    """The line that decided, and how many more decisions of the kind the record stands for."""
+    path, more = data.get("path"), data.get("suppressed")
+    line = places.get(path, path)
+    return f"{'-' if line is None else line} (+{more})" if more else line
 
 
 def destination(data):
-    """The name, else the address, with port and protocol as far as they are known."""
+    """The name asked for; of a flow the name, else the address, with port and protocol as far as they are known."""
+    if data["layer"] == "dns":
+        return data["domain"]
     address = data["address"]
     where = data["domain"] or address
     if data["port"]:
@@ -157,7 +167,8 @@ def destination(data):
 
 
 def history(data):
-    rows = [[entry["revision"], entry["applied_at"], entry["origin"], entry["sha256"][:SHORT_DIGEST]]
+    by = lambda entry: f" ({entry['key_id']})" if entry.get("key_id") else ""
+    rows = [[entry["revision"], entry["applied_at"], entry["origin"] + by(entry), entry["sha256"][:SHORT_DIGEST]]
             for entry in data["revisions"]]  # fmt: skip
     text = table(["Revision", "Applied at", "Origin", "SHA-256"], rows, right=(0,)) if rows else "No revision yet."
     return "\n".join([text, *(f"warning: {printable(sentence)}" for sentence in data.get("damage", []))])

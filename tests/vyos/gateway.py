@@ -29,13 +29,16 @@ class Gateway:
             (directory / name).mkdir()
         (directory / "units" / "clawgress-early.service").touch()
         (directory / "journal").touch()
-        self.program = PROGRAM
+        self.program, self.followers = PROGRAM, []
         # It lives while somebody is in it; `cat` is, until its input ends.
         words = ["unshare", "--net", "sh", "-c", f"ip link set lo up && ip addr add {ADDRESS}/24 dev lo && echo up && exec cat"]
         self.holder = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.holder.stdout.readline() == "up\n"
 
     def close(self):
+        for follower in self.followers:
+            follower.kill()
+            follower.communicate()
         self.run(HERE / "fake/bin/systemctl", "stop", "clawgress.service")
         self.holder.stdin.close()
         self.holder.stdout.close()
@@ -64,6 +67,12 @@ class Gateway:
 
     def tool(self, *words, text=""):
         return self.run(PROGRAM, *words, "--config", self.directory / "run/clawgress.toml", text=text)
+
+    def follow(self, *words):
+        """What the tool prints as it comes; it ends with the test."""
+        command = [str(word) for word in (PROGRAM, *words, "--follow", "--config", self.directory / "run/clawgress.toml")]
+        self.followers.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        return self.followers[-1].stdout
 
     def status(self):
         answer = self.tool("status", "--json")

@@ -232,6 +232,8 @@ WRONG_AT_SET = [
     ("dns upstream ftp://9.9.9.9", "upstream"),
     ("dns out-of-scope drop", "out-of-scope"),
     ("log decisions some", "decisions"),
+    ("log keep-days 0", "keep-days"),
+    ("log keep-megabytes 1000001", "keep-megabytes"),
     ("api port 65536", "port"),
     ("api listen-address localhost", "listen-address"),
     ("api keys id a-b key 's3cret\"x'", "key"),

@@ -2,6 +2,7 @@
 
 import json
 import stat
+import sys
 
 import pytest
 
@@ -179,6 +180,37 @@ def test_with_policy_nodes_the_commit_is_authoritative_and_drift_is_told(gateway
     assert stored(gateway)["hosts"] and "Drift       no" in good(gateway.show("show_status"))
 
 
+# One call of the API from within the namespace: port, path, body.
+CALL = """
+import json, sys, urllib.error, urllib.request
+url = f"http://127.0.0.1:{sys.argv[1]}/api/clawgress/{sys.argv[2]}"
+request = urllib.request.Request(url, sys.argv[3].encode(), {"Content-Type": "application/json"})
+try:
+    print(urllib.request.urlopen(request, timeout=10).read().decode())
+except urllib.error.HTTPError as error:
+    print(json.dumps({"status": error.code, **json.loads(error.read())}))
+"""
+
+
+def called(gateway, path, **body):
+    return json.loads(good(gateway.run(sys.executable, "-c", CALL, "8788", path, json.dumps(body))))
+
+
+def test_the_api_takes_the_keys_of_the_configuration(gateway):
+    api = ("api port 8788", "api keys id automation key s3cret#1", "api keys id automation role write",
+           "api keys id reader key other")  # fmt: skip
+    good(gateway.commit(*BASE, *POLICY, *api))
+    assert called(gateway, "status", key="other")["data"]["state"] == "enforcing"
+    document = {"version": 1, "allow": {"domains": ["api.example.org"]}}
+    assert called(gateway, "policy", key="other", policy=document)["status"] == 403
+    assert called(gateway, "policy", key="s3cret#1", policy=document)["success"] is True
+    # Who stored it, and that it is not what the configuration says.
+    assert "api (automation)" in good(gateway.show("show_history"))
+    assert "Drift       yes" in good(gateway.show("show_status"))
+    good(gateway.commit(*BASE, *POLICY, *api))
+    assert stored(gateway)["hosts"] and "Drift       no" in good(gateway.show("show_status"))
+
+
 def test_names_survive_from_the_command_line_to_the_kernel_and_back(gateway):
     label = "x" * 63
     host = "agent-1.lab_2"
@@ -280,7 +312,8 @@ def test_settings_say_what_the_configuration_says(tmp_path):
             "dns upstream tls://9.9.9.9#dns.quad9.net", "dns upstream 1.1.1.1", "dns out-of-scope forward",
             "dns disable-redirect", "api listen-address ::1", "api port 8443", "api tls certificate web",
             "api tls ca-certificate middle", "api keys id automation key s3cret#x", "api keys id automation role write",
-            "api keys id reader key other", "api metrics", "log decisions all", "disable-table-lock",
+            "api keys id reader key other", "api metrics", "log decisions all", "log keep-days 7",
+            "disable-table-lock",
         )),
         f"{pki} certificate {'A' * 100}", f"{pki} private key {'B' * 100}", f"set pki ca middle certificate {'C' * 10}",
     ]  # fmt: skip
@@ -317,7 +350,7 @@ def test_settings_say_what_the_configuration_says(tmp_path):
             ],
             "metrics": True,
         },
-        "log": {"decisions": "all"},
+        "log": {"decisions": "all", "keep_megabytes": 64, "keep_days": 7},
         "kernel": {"lock_table": False},
     }
     # The program reads it: it goes on to look for a daemon, and there is none.
@@ -331,7 +364,7 @@ def test_settings_of_the_shortest_configuration_are_the_defaults():
     assert tomllib.loads(text) == {
         "policy": "/config/clawgress/policy.json", "state_dir": "/config/clawgress/state", "runtime_dir": "/run/clawgress",
         "dns": {"listen": ["0.0.0.0:53", "[::]:53"], "redirect": True, "out_of_scope": "refuse"},
-        "log": {"decisions": "block"}, "kernel": {"lock_table": True},
+        "log": {"decisions": "block", "keep_megabytes": 64, "keep_days": 30}, "kernel": {"lock_table": True},
     }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 import clawgress as script
 from clawgress_vyos import program, tables
 from conftest import SOURCES
-from gateway import BASE, POLICY, good
+from gateway import ADDRESS, BASE, POLICY, good
 
 TELEMETRY = {
     "window": "1h", "generated_at": "2026-11-20T09:00:00Z", "revision": 7,
@@ -31,7 +31,8 @@ TELEMETRY = {
 RECORDS = [
     {"time": "2026-11-20T09:00:00.123Z", "id": "1", "revision": 7, "action": "block", "layer": "dns",
      "reason": "not-allowlisted", "host": "agent-1.lab", "source": "192.168.10.10", "domain": "pastebin.com",
-     "address": None, "port": None, "protocol": None, "label": None},
+     "address": None, "port": None, "protocol": "udp", "label": None, "path": "/hosts/agent-1.lab/allow/domains",
+     "suppressed": 12},
     {"time": "2026-11-20T09:00:01.456Z", "id": "2", "revision": 7, "action": "block", "layer": "packet",
      "reason": "no-lease", "host": None, "source": "fd00:10::10", "domain": None, "address": "2001:db8::1", "port": 443,
      "protocol": "tcp", "label": None},
@@ -124,9 +125,10 @@ def test_the_log_as_a_table(answering, monkeypatch, capsys):
     status, out, _ = show(monkeypatch, capsys, "show_log", "--host", "agent-1.lab", "--since", "10m")
     assert status == 0 and answering.calls() == ["log --json --host agent-1.lab --since 10m"]
     lines = out.splitlines()
-    assert lines[0].split() == ["Time", "Action", "Layer", "Reason", "Host", "Source", "Destination", "Label"]
+    assert lines[0].split() == ["Time", "Action", "Layer", "Reason", "Host", "Source", "Destination", "Label", "Policy", "line"]
     assert lines[2].split() == ["2026-11-20T09:00:00.123Z", "block", "dns", "not-allowlisted", "agent-1.lab",
-                                "192.168.10.10", "pastebin.com", "-"]  # fmt: skip
+                                "192.168.10.10", "pastebin.com", "-", "/hosts/agent-1.lab/allow/domains",
+                                "(+12)"]  # fmt: skip
     assert "[2001:db8::1]:443/tcp" in lines[3]
     # What would clear the screen is shown.
     assert "\u001b" not in out and "\\x1b[2Jb.example" in lines[4]
@@ -225,6 +227,24 @@ def test_state_of_a_real_daemon(gateway):
     assert "policy host agent-1 domain api.example.com" in explained and "/hosts/" not in explained
     explained = good(gateway.show("show_explain", "--source", "192.168.10.10", "--ip", "1.1.1.1", "--port", "443", "--raw"))
     assert json.loads(explained)["verdict"] == "block"
+
+
+def test_refusals_of_a_real_daemon(gateway):
+    good(gateway.commit(*BASE, *POLICY, "policy deny domain pastebin.com"))
+    # The gateway's own address is in the scope too.
+    answer = good(gateway.run("dig", "-b", ADDRESS, f"@{ADDRESS}", "pastebin.com"))
+    assert "NXDOMAIN" in answer
+    record = json.loads(gateway.follow("log", "--json").readline())
+    assert (record["domain"], record["reason"]) == ("pastebin.com", "denied")
+    out = good(gateway.show("show_log", "--domain", "pastebin.com", "--action", "block", "--since", "1h"))
+    words = out.splitlines()[2].split()
+    assert words[1:4] == ["block", "dns", "denied"] and words[5:7] == [ADDRESS, "pastebin.com"]
+    # The line of the configuration.
+    assert out.splitlines()[2].endswith("policy deny domain pastebin.com")
+    assert [entry["id"] for entry in json.loads(good(gateway.show("show_log", "--raw")))] == [record["id"]]
+    assert good(gateway.show("show_log", "--host", "agent-1")) == "No decision was recorded.\n"
+    wrong = gateway.show("show_log", "--since", "yesterday")
+    assert wrong.returncode == 1 and wrong.stdout == "" and "yesterday" in wrong.stderr
 
 
 def test_policies_of_a_real_daemon(gateway):
