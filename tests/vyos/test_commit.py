@@ -1,6 +1,7 @@
 """Commits: the real daemon in a network namespace, with systemd alone replaced."""
 
 import json
+import re
 import stat
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 import service_clawgress as service
 from clawgress_vyos import program, settings
 from gateway import BASE, POLICY, good, refused
-from router import Router
+from router import SOURCES, Router
 from vyos import ConfigError
 from vyos.config import Config
 
@@ -353,6 +354,10 @@ def test_settings_say_what_the_configuration_says(tmp_path):
         "log": {"decisions": "all", "keep_megabytes": 64, "keep_days": 7},
         "kernel": {"lock_table": False},
     }
+    # Whatever the settings can say, the command line can say.
+    shipped = (SOURCES / "packaging" / "clawgress.toml").read_text()
+    known = re.findall(r"^#\s*([a-z_]+)\s+=", shipped, re.M)
+    assert len(known) > 10 and [key for key in known if f"{key} = " not in file.read_text()] == []
     # The program reads it: it goes on to look for a daemon, and there is none.
     assert "the daemon is not running" in program.reason(program.call("status", "--config", str(file)))
 
