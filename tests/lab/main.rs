@@ -56,5 +56,6 @@ mod scope;
 mod services;
 mod spoof;
 mod swap;
+mod vyos;
 mod window;
 mod world_smoke;
