@@ -47,6 +47,7 @@ mod kill9;
 mod lease;
 mod log;
 mod log_sums;
+mod monitor;
 mod notrack;
 mod ports;
 mod refusal;
