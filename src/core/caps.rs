@@ -119,6 +119,11 @@ impl Caps {
         self
     }
 
+    /// Whether there are caps that stay shut because the use before was lost.
+    pub fn is_loss_felt(&self) -> bool {
+        self.lost.is_some_and(|lost| self.caps.values().any(|cap| cap.start <= lost))
+    }
+
     /// The caps in force.
     pub fn iter(&self) -> impl Iterator<Item = (CapId, &Cap)> {
         self.caps.iter().map(|(id, cap)| (*id, cap))

@@ -1,12 +1,13 @@
 //! Exfil caps at work: what the kernel tells, what the disk keeps, what is granted next.
 
-use std::path::Path;
+mod book;
+
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use chrono_tz::Tz;
 use tracing::{error, info, warn};
 
+pub use self::book::Book;
 use super::control::Office;
 use super::gate::Gate;
 use super::handle::{EndsTheProcess, Handle};
@@ -18,10 +19,7 @@ use crate::plan::ir::ObjectKind;
 use crate::plan::meter::{CapId, CapState};
 use crate::plan::table::{names, set_cap};
 use crate::policy::Policy;
-use crate::policy::model::HostName;
-use crate::policy::name::Pattern;
 use crate::policy::schedule::Moment;
-use crate::store::ledger::{Entry, Ledger};
 
 /// Caps whose periods begin in one transaction; between two of them answers go out.
 const TURNS: usize = 512;
@@ -29,113 +27,6 @@ const TURNS: usize = 512;
 const MANY: usize = 256;
 /// After an error on the watching socket.
 const AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
-
-/// The disk's side: the ledger, or why there is none.
-pub struct Book {
-    ledger: Option<Ledger>,
-    /// What is wrong with it, for `status`.
-    pub trouble: Option<String>,
-    /// The last write failed; said once.
-    pub failing: Option<String>,
-    /// The file is no good and is kept aside with the next write.
-    damaged: bool,
-}
-
-impl Book {
-    /// Opens the ledger and takes over what it and the kernel say.
-    pub fn open(state_dir: &Path, held: Option<&Held>, zone: Tz, now: DateTime<Utc>) -> (Self, Caps) {
-        let objects = held.map(|held| &held.objects);
-        let highest = objects.into_iter().flatten().filter_map(|(name, _)| names::read_cap(name)).map(|id| id.0).max();
-        let above = highest.map_or(1, |id| id.saturating_add(1));
-        let (ledger, loaded) = match Ledger::open(state_dir) {
-            Ok(opened) => opened,
-            Err(error) => {
-                let book =
-                    Self { ledger: None, trouble: Some(closed(&error.to_string())), failing: None, damaged: false };
-                return (book, Caps::new(above).lost(now));
-            }
-        };
-        let caps = Caps::new(loaded.next.max(above));
-        let records: Option<Vec<CapRecord>> = loaded.entries.iter().map(record).collect();
-        let trouble = match (&loaded.damage, &records) {
-            (Some(damage), _) => Some(damage.clone()),
-            (None, None) => Some("the ledger names a domain that no policy can name".into()),
-            // The kernel counts for caps that the disk knows nothing of.
-            (None, _) if loaded.fresh && highest.is_some() => Some("the ledger of exfil caps is gone".into()),
-            _ => None,
-        };
-        let damaged = loaded.damage.is_some();
-        let book = Self { ledger: Some(ledger), trouble: trouble.as_deref().map(closed), failing: None, damaged };
-        let caps = match (trouble, records) {
-            (None, Some(records)) => caps.resume(records, zone, |id| Some((state(held?, id)?, reading(held?, id)?))),
-            _ => caps.lost(now),
-        };
-        (book, caps)
-    }
-
-    /// Writes; when it returns the records are on the disk.
-    ///
-    /// # Errors
-    /// One sentence; nothing may be granted on the strength of these records.
-    fn write(&mut self, records: &[CapRecord], all: impl FnOnce() -> Vec<CapRecord>) -> Result<(), String> {
-        if records.is_empty() {
-            return Ok(());
-        }
-        let Some(ledger) = &mut self.ledger else {
-            return Err(self.trouble.clone().unwrap_or_else(|| "there is no ledger of exfil caps".into()));
-        };
-        let entries = |records: &[CapRecord]| records.iter().map(entry).collect::<Vec<_>>();
-        let written = if self.damaged {
-            ledger.set_aside(Utc::now().timestamp(), &entries(records)).map(|kept| {
-                self.damaged = false;
-                warn!("the ledger that was no good is kept as {}", kept.display());
-            })
-        } else {
-            ledger.append(&entries(records))
-        };
-        self.failing = written.as_ref().err().map(|error| format!("exfil caps cannot be granted further: {error}"));
-        written.map_err(|error| error.to_string())?;
-        if ledger.should_compact()
-            && let Err(error) = ledger.compact(&entries(&all()))
-        {
-            warn!("the ledger of exfil caps could not be made smaller: {error}");
-        }
-        Ok(())
-    }
-}
-
-fn closed(why: &str) -> String {
-    format!("{why}; what was used is not known, so exfil caps are closed until their periods turn")
-}
-
-fn record(entry: &Entry) -> Option<CapRecord> {
-    let pattern = Pattern::from_record(&entry.domain)?;
-    Some(CapRecord {
-        id: CapId(entry.number),
-        host: HostName::from_record(&entry.host),
-        pattern,
-        period: entry.period,
-        start: entry.start,
-        granted: entry.granted,
-        carried: entry.carried,
-        base: Reading { passed: entry.passed, merged4: entry.merged4, merged6: entry.merged6, ..Reading::default() },
-    })
-}
-
-fn entry(record: &CapRecord) -> Entry {
-    Entry {
-        number: record.id.0,
-        host: record.host.as_str().to_owned(),
-        domain: record.pattern.to_string(),
-        period: record.period,
-        start: record.start,
-        granted: record.granted,
-        carried: record.carried,
-        passed: record.base.passed,
-        merged4: record.base.merged4,
-        merged6: record.base.merged6,
-    }
-}
 
 /// The limits that the kernel has for a cap.
 fn state(held: &Held, id: CapId) -> Option<CapState> {
@@ -345,7 +236,7 @@ impl Gate {
 pub async fn usage(office: &Arc<Office>) -> (Vec<CapUse>, Option<Check>) {
     let Ok((caps, trouble)) = office
         .gate
-        .run(|gate| (gate.state.caps.clone(), gate.book.failing.clone().or_else(|| gate.book.trouble.clone())))
+        .run(|gate| (gate.state.caps.clone(), gate.book.told(&gate.state.caps)))
         .await
     else {
         return (Vec::new(), None);

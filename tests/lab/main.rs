@@ -33,6 +33,8 @@ fn rounds(usual: usize) -> usize {
 }
 
 mod cap;
+mod cap_restart;
+mod cap_shared;
 mod daemon;
 mod deny;
 mod differential;
@@ -47,6 +49,7 @@ mod notrack;
 mod ports;
 mod refusal;
 mod scale;
+mod scales;
 mod scope;
 mod services;
 mod spoof;
