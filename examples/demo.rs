@@ -153,6 +153,8 @@ fn main() -> ExitCode {
     let allowed = lines.iter().filter(|line| line.allowed).count();
     println!("\n{} attempts: {allowed} allowed, {} refused", lines.len(), lines.len() - allowed);
     println!("questions that reached the foreign resolver 8.8.8.8: {asked}");
+    println!("\nthe last refusals, as the operator sees them (clawgress log --limit 6):");
+    print!("{}", world.gateway.tool(&["log", "--limit", "6"]).stdout);
     eprintln!("demo: removing the lab");
     drop(world);
     if wrong > 0 || asked > 0 {

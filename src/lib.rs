@@ -6,8 +6,8 @@
 //! The code stands in three rings. Imports go inwards only, and `tests/conventions.rs` reads the sources to hold that.
 //!
 //! ```text
-//! faces     main → cli    daemon                       who is asked, and what runs when
-//! drivers   nft           dns            store         the kernel, the wire, the disk; they do not know each other
+//! faces     main → cli    api    daemon                who is asked, and what runs when
+//! drivers   nft       dns       store       decisions  the kernel, the wire, the disk; they do not know each other
 //! pure      core          settings                     state and its transitions
 //!           plan                                       what the kernel and the DNS server shall hold
 //!           policy                                     what people write, and what it means
@@ -47,12 +47,17 @@
 //! [`core`]: classes, the numbers that live flows carry ([`core::classes`]); leases; the three transitions of the state:
 //! a revision, a lease, a repair. [`core::explain`] answers "why?".
 //!
+//! [`decisions`]: the log of what was refused and why. DNS tells of queries ([`core::observe`]), the kernel driver of
+//! packets ([`nft::nflog`]); the daemon puts both into the words of the policy.
+//!
 //! `docs/architecture.md` draws the way of a packet and of a query, and says what happens when something dies.
 //! `docs/decisions` tells why things are as they are.
 
+pub mod api;
 pub mod cli;
 pub mod core;
 pub mod daemon;
+pub mod decisions;
 pub mod dns;
 pub mod nft;
 pub mod plan;

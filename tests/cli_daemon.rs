@@ -165,17 +165,48 @@ fn explain_asks_with_the_name_in_normal_form() {
 fn history_is_a_table_and_tells_damage() {
     let program = Program::new();
     let meta = |revision: u64, origin: &str| json!({ "revision": revision, "sha256": "fedcba9876543210", "origin": origin, "applied_at": "2026-11-20T09:00:00Z" });
-    let history = json!({ "revisions": [meta(10, "import"), meta(9, "boot")], "damage": ["000008.json is damaged"] });
+    let mut called = meta(11, "api");
+    called["key_id"] = json!("automation");
+    let revisions = [called, meta(10, "import"), meta(9, "boot")];
+    let history = json!({ "revisions": revisions, "damage": ["000008.json is damaged"] });
     let (_, ran) = with_answer(&program, &["history"], "", &done(history.clone()));
     let expected = "\
-revision  applied at            origin  sha256
-10        2026-11-20T09:00:00Z  import  fedcba987654
-9         2026-11-20T09:00:00Z  boot    fedcba987654
+revision  applied at            origin            sha256
+11        2026-11-20T09:00:00Z  api (automation)  fedcba987654
+10        2026-11-20T09:00:00Z  import            fedcba987654
+9         2026-11-20T09:00:00Z  boot              fedcba987654
 ";
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), expected));
     assert_eq!(ran.stderr, "warning: 000008.json is damaged\n");
     let (_, ran) = with_answer(&program, &["history", "--json"], "", &done(history.clone()));
     assert_eq!(ran.done().json(), history);
+}
+
+#[test]
+fn the_way_back_is_told() {
+    let program = Program::new();
+    let applied = json!({ "to": 7, "revision": 9, "sha256": "ab", "applied": true, "stored": true, "changes": 2 });
+    let (asked, ran) = with_answer(&program, &["rollback"], "", &done(applied.clone()));
+    assert_eq!(asked, json!({ "command": "rollback" }));
+    assert_eq!(ran.done().stdout, "the policy of revision 7 is in force and stored: revision 9, 2 changes\n");
+    let (asked, ran) = with_answer(&program, &["rollback", "7", "--json"], "", &done(applied.clone()));
+    assert_eq!((asked, ran.done().json()), (json!({ "command": "rollback", "revision": 7 }), applied));
+    program.run(&["rollback", "0"]).misused("0 is not in 1..");
+
+    let confirmed = done(json!({ "revision": 9, "stored": false }));
+    let (asked, ran) = with_answer(&program, &["confirm"], "", &confirmed);
+    assert_eq!((asked, ran.done().stdout.as_str()), (json!({ "command": "confirm" }), "revision 9 stays\n"));
+
+    let waits = json!({ "revision": 9, "sha256": "ab", "applied": true, "stored": true, "changes": 1,
+        "confirm_by": "2026-11-20T09:05:00Z" });
+    let (asked, ran) = with_answer(&program, &["apply", "--confirm", "300"], "", &done(waits));
+    assert_eq!(asked, json!({ "command": "apply", "confirm_seconds": 300 }));
+    let expected = "\
+the stored policy is in force: revision 9, one change
+it goes away at 2026-11-20T09:05:00Z unless you say it stays: clawgress confirm
+";
+    assert_eq!(ran.done().stdout, expected);
+    program.run(&["apply", "--confirm", "0"]).misused("0 is not in 1..");
 }
 
 #[test]

@@ -20,9 +20,9 @@ const MAX_UNSAFE_FILES: usize = 2;
 /// The pure ring, innermost first; each may use those before it. The drivers may use all of these.
 const PURE: [&str; 4] = ["policy", "plan", "core", "settings"];
 /// They know the pure ring, and nothing of each other.
-const DRIVERS: [&str; 3] = ["nft", "dns", "store"];
+const DRIVERS: [&str; 4] = ["nft", "dns", "store", "decisions"];
 /// They may use everything.
-const FACES: [&str; 4] = ["daemon", "cli", "main", "lib"];
+const FACES: [&str; 5] = ["api", "daemon", "cli", "main", "lib"];
 /// What only the outside world can answer: the pure ring gets it as arguments.
 const OUTSIDE: [&str; 8] =
     ["std::fs", "std::process", "std::thread", "std::env", "tokio", "UdpSocket", "TcpStream", "TcpListener"];

@@ -28,7 +28,8 @@ fn policy(cap: Option<(u64, &str)>) -> Policy {
     let mut policy = json!({ "version": 1, "time_zone": "UTC", "hosts": {
         "a": { "sources": ["10.0.0.1/32"], "allow": { "domains": ["x.test-site.com"] } } } });
     if let Some((bytes, period)) = cap {
-        policy["hosts"]["a"]["exfil"] = json!({ "domains": { "x.test-site.com": { "bytes": bytes, "period": period } } });
+        policy["hosts"]["a"]["exfil"] =
+            json!({ "domains": { "x.test-site.com": { "bytes": bytes, "period": period } } });
     }
     parse(&policy.to_string()).expect("a legal policy")
 }
@@ -251,9 +252,8 @@ impl Run {
         let next = self.disk.iter().map(|record| record.id.0 + 1).max().unwrap_or(1);
         let (state, reading) = (self.kernel.state(), self.kernel.read(&mut self.random));
         let ours = self.cap.map(|(id, _)| id);
-        self.caps = Caps::new(next).resume(self.disk.clone(), Tz::UTC, |id| {
-            (Some(id) == ours).then(|| (state.clone(), reading))
-        });
+        self.caps = Caps::new(next)
+            .resume(self.disk.clone(), Tz::UTC, |id| (Some(id) == ours).then(|| (state.clone(), reading)));
         let full = std::mem::take(&mut self.disk_full);
         self.enforce();
         self.disk_full = full;

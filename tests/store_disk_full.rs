@@ -55,6 +55,7 @@ fn policies_and_revisions(disk: &Path) {
             sha256: "0".repeat(64),
             origin: Origin::Cli,
             applied_at: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
+            key_id: None,
         },
         policy,
     };

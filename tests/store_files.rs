@@ -5,7 +5,9 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
 use chrono::DateTime;
-use clawgress::store::{KEPT_REVISIONS, Origin, Revision, RevisionMeta, Store, StoreError, read_policy};
+use clawgress::store::{
+    KEPT_REVISIONS, Origin, Revision, RevisionMeta, Store, StoreError, Unconfirmed, Wait, read_policy,
+};
 use tempfile::TempDir;
 
 struct Place {
@@ -32,6 +34,7 @@ fn revision(number: u64) -> Revision {
         sha256: format!("{number:064x}"),
         origin: Origin::Import,
         applied_at: DateTime::from_timestamp(1_800_000_000 + i64::try_from(number).unwrap(), 0).unwrap(),
+        key_id: None,
     };
     Revision { meta, policy: format!("{{\n  \"version\": 1,\n  \"x\": \"ü {number}\"\n}}\n") }
 }
@@ -226,4 +229,34 @@ fn what_cannot_be_read_is_told_in_words() {
     fs::create_dir_all(place.path("config/policy.json")).unwrap();
     let error = store.write_policy("x").unwrap_err().to_string();
     assert!(error.starts_with("cannot write /") && error.ends_with(": it is a directory"), "{error}");
+}
+
+#[test]
+fn what_waits_is_kept_until_it_is_forgotten() {
+    let place = Place::new();
+    let store = place.open();
+    assert_eq!(store.unconfirmed().unwrap(), None);
+    store.forget_unconfirmed().unwrap();
+    let deadline = DateTime::from_timestamp(1_800_000_000, 123_000_000).unwrap();
+    let wait = Wait { revision: 8, sha256: "a".repeat(64), deadline, seconds: 300, store: true };
+    let unconfirmed = Unconfirmed { wait, back_to: revision(7) };
+    store.write_unconfirmed(&unconfirmed).unwrap();
+    drop(store);
+    let store = place.open();
+    assert_eq!(store.unconfirmed().unwrap().as_ref(), Some(&unconfirmed));
+    let file = place.path("state/unconfirmed.json");
+    assert_eq!(mode(&file), 0o600);
+    let text = fs::read_to_string(&file).unwrap();
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    for damaged in
+        [String::new(), "x".into(), lines[0].into(), lines[..2].concat(), lines[1..].concat(), text.clone() + " "]
+    {
+        fs::write(&file, &damaged).unwrap();
+        let error = store.unconfirmed().unwrap_err();
+        assert!(matches!(error, StoreError::Damaged { .. }), "{damaged:?}: {error}");
+    }
+    store.write_unconfirmed(&unconfirmed).unwrap();
+    store.forget_unconfirmed().unwrap();
+    assert_eq!(store.unconfirmed().unwrap(), None);
+    assert_eq!(store.history().unwrap().value, [], "it is no revision");
 }

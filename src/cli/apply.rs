@@ -5,21 +5,29 @@ use clap::Args;
 use super::input::{Source, refuse};
 use super::output::{complain, count, remark, remark_all};
 use super::{Context, Outcome};
-use crate::daemon::protocol::{Applied, Request, Response, Stored};
+use crate::daemon::protocol::{Applied, MAX_CONFIRM_SECONDS, Request, Response, Stored};
 use crate::policy::{normalised, parse};
 
 const APPLY_EXAMPLES: &str = "\
 Examples:
   clawgress apply                           the stored policy, after it was edited
-  clawgress apply --policy trial.json       another one, until the next start or apply";
+  clawgress apply --policy trial.json       another one, until the next start or apply
+  clawgress apply --policy trial.json --confirm 300
+                                            goes back after 300 s unless `clawgress confirm` says it stays";
 
 /// Enforce the stored policy again, or another one without storing it
+///
+/// With --confirm the revision in force before comes back by itself unless `clawgress confirm` comes in time, also where
+/// the daemon is killed or the router restarts meanwhile. A file is not stored by confirming it; `clawgress import` does.
 #[derive(Debug, Args)]
 #[command(after_help = APPLY_EXAMPLES)]
 pub(super) struct Apply {
     /// Enforce this policy and store nothing; - reads standard input
     #[arg(long, value_name = "FILE")]
     policy: Option<Source>,
+    /// Go back after this time, unless confirmed
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=MAX_CONFIRM_SECONDS))]
+    confirm: Option<u64>,
 }
 
 const IMPORT_EXAMPLES: &str = "\
@@ -65,13 +73,14 @@ pub(super) fn apply(arguments: &Apply, context: &mut Context) -> anyhow::Result<
         },
         None => ("the stored policy".to_owned(), None),
     };
-    let response = context.daemon()?.ask(&Request::Apply { policy })?;
+    let response = context.daemon()?.ask(&Request::Apply { policy, confirm_seconds: arguments.confirm })?;
     applied(&name, &response, "", context)
 }
 
 pub(super) fn import(arguments: &Import, context: &mut Context) -> anyhow::Result<Outcome> {
     let Some(policy) = arguments.policy.text()? else { return Ok(Outcome::Refused) };
-    let response = context.daemon()?.ask(&Request::Import { policy })?;
+    let request = Request::Import { policy, expect_revision: None, confirm_seconds: None };
+    let response = context.daemon()?.ask(&request)?;
     applied(&arguments.policy.name(), &response, " and stored", context)
 }
 
@@ -80,20 +89,34 @@ fn applied(name: &str, response: &Response, stored: &str, context: &mut Context)
         return Ok(refused(name, response));
     }
     let applied: Applied = understood(response)?;
-    let changes = match applied.changes {
+    let stored = if applied.trouble.is_empty() { stored } else { "" };
+    let (revision, changes) = (applied.revision.unwrap_or_default(), changes(applied.changes));
+    context.out.line(&format!("{name} is in force{stored}: revision {revision}, {changes}"))?;
+    if let Some(until) = applied.confirm_by {
+        let until = super::state::time(until);
+        context.out.line(&format!("it goes away at {until} unless you say it stays: clawgress confirm"))?;
+    }
+    context.out.finish()?;
+    troubles(&applied);
+    Ok(Outcome::Done)
+}
+
+/// `no change`, `one change`, `7 changes` in the kernel.
+pub(super) fn changes(number: u64) -> String {
+    match number {
         0 => "nothing changed".to_owned(),
         number => count(usize::try_from(number).unwrap_or(usize::MAX), "change", "changes"),
-    };
-    let stored = if applied.trouble.is_empty() { stored } else { "" };
-    context.out.line(&format!("{name} is in force{stored}: revision {}, {changes}", applied.revision))?;
-    context.out.finish()?;
+    }
+}
+
+/// Says what went wrong beside a change, and what is odd about the policy.
+pub(super) fn troubles(applied: &Applied) {
     for sentence in &applied.trouble {
         remark(&format!("warning: {sentence}"));
     }
     if !applied.warnings.is_empty() {
         remark_all(&count(applied.warnings.len(), "warning:", "warnings:"), &applied.warnings);
     }
-    Ok(Outcome::Done)
 }
 
 pub(super) fn show(arguments: &Show, context: &mut Context) -> anyhow::Result<Outcome> {

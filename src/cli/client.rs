@@ -90,13 +90,26 @@ impl Client {
             Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(self.failed(error)),
             Ok(()) | Err(_) => {}
         }
+        self.answer()?.ok_or(ClientError::Closed)
+    }
+
+    /// Waits for a further answer to a request that goes on, as long as it takes; `None`: it has ended.
+    ///
+    /// # Errors
+    /// As [`Client::ask`].
+    pub fn more(&mut self) -> Result<Option<Response>, ClientError> {
+        self.stream.get_mut().set_read_timeout(None).map_err(|error| self.failed(error))?;
+        self.answer()
+    }
+
+    fn answer(&mut self) -> Result<Option<Response>, ClientError> {
         let mut answer = Vec::new();
         let read = (&mut self.stream).take(MAX_LINE as u64).read_until(b'\n', &mut answer);
         read.map_err(|error| self.failed(error))?;
         if answer.is_empty() {
-            return Err(ClientError::Closed);
+            return Ok(None);
         }
-        serde_json::from_slice(&answer).map_err(|_| ClientError::NotUnderstood)
+        serde_json::from_slice(&answer).map(Some).map_err(|_| ClientError::NotUnderstood)
     }
 
     fn failed(&self, error: io::Error) -> ClientError {

@@ -12,10 +12,11 @@ use crate::store::words;
 const EXAMPLES: &str = "\
 Examples:
   clawgress generate schema > policy.schema.json
+  clawgress generate openapi > openapi.json
   clawgress generate man --dir /usr/local/share/man/man1
   clawgress generate completions bash > /etc/bash_completion.d/clawgress";
 
-/// Print the policy's JSON Schema, manual pages or shell completions
+/// Print the policy's JSON Schema, the REST API's OpenAPI document, manual pages or shell completions
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Arguments {
@@ -27,6 +28,8 @@ pub(super) struct Arguments {
 enum What {
     /// The JSON Schema of the policy
     Schema,
+    /// The OpenAPI document of the REST API
+    Openapi,
     /// The manual pages
     Man {
         /// Write one file for each page into this directory, instead of all to standard output
@@ -43,6 +46,7 @@ enum What {
 pub(super) fn generate(arguments: &Arguments, context: &mut Context) -> anyhow::Result<Outcome> {
     match &arguments.what {
         What::Schema => context.out.json(&crate::policy::schema())?,
+        What::Openapi => context.out.json(&crate::api::document())?,
         What::Man { dir: None } => {
             for (_, page) in pages()? {
                 context.out.bytes(&page)?;

@@ -9,7 +9,9 @@ pub mod client;
 mod explain;
 mod generate;
 mod input;
+mod log;
 mod output;
+mod revisions;
 mod run;
 mod state;
 mod teardown;
@@ -55,7 +57,10 @@ enum Command {
     Firewall(state::Firewall),
     Rpz(state::Rpz),
     Explain(explain::Arguments),
-    History(state::History),
+    Log(log::Arguments),
+    History(revisions::History),
+    Rollback(revisions::Rollback),
+    Confirm(revisions::Confirm),
     Teardown(teardown::Arguments),
     Generate(generate::Arguments),
 }
@@ -144,7 +149,10 @@ fn dispatch(command: Command, context: &mut Context) -> anyhow::Result<Outcome> 
         Command::Firewall(arguments) => state::firewall(&arguments, context),
         Command::Rpz(arguments) => state::rpz(&arguments, context),
         Command::Explain(arguments) => explain::explain(&arguments, context),
-        Command::History(arguments) => state::history(&arguments, context),
+        Command::Log(arguments) => log::log(&arguments, context),
+        Command::History(arguments) => revisions::history(&arguments, context),
+        Command::Rollback(arguments) => revisions::rollback(&arguments, context),
+        Command::Confirm(arguments) => revisions::confirm(&arguments, context),
         Command::Teardown(arguments) => teardown::teardown(&arguments, context),
         Command::Generate(arguments) => generate::generate(&arguments, context),
     }

@@ -86,6 +86,11 @@ impl Output {
         self.settle(flushed)
     }
 
+    /// Whether anybody still reads what is written.
+    pub fn is_read(&self) -> bool {
+        !self.nobody_reads
+    }
+
     fn settle(&mut self, result: io::Result<()>) -> anyhow::Result<()> {
         match result {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {

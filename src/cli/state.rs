@@ -1,4 +1,4 @@
-//! `clawgress status`, `health`, `firewall`, `rpz`, `history`: what the daemon sees.
+//! `clawgress status`, `health`, `firewall`, `rpz`: what the daemon sees.
 
 use clap::Args;
 
@@ -68,22 +68,8 @@ pub(super) struct Rpz {
     json: bool,
 }
 
-const HISTORY_EXAMPLES: &str = "\
-Examples:
-  clawgress history
-  clawgress history --json | jq '.revisions[0]'";
-
-/// Print the revisions, newest first
-#[derive(Debug, Args)]
-#[command(after_help = HISTORY_EXAMPLES)]
-pub(super) struct History {
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
 /// Asks; `Err`: the daemon refused, and that has been said.
-fn ask(request: &Request, context: &Context) -> anyhow::Result<Result<Response, Outcome>> {
+pub(super) fn ask(request: &Request, context: &Context) -> anyhow::Result<Result<Response, Outcome>> {
     let response = context.daemon()?.ask(request)?;
     Ok(if response.success { Ok(response) } else { Err(refused("clawgress", &response)) })
 }
@@ -110,7 +96,7 @@ pub(super) fn status(arguments: &Status, context: &mut Context) -> anyhow::Resul
 /// How much of a digest people compare.
 const SHORT_DIGEST: usize = 12;
 
-fn short(digest: &str) -> &str {
+pub(super) fn short(digest: &str) -> &str {
     digest.get(..SHORT_DIGEST).unwrap_or(digest)
 }
 
@@ -179,7 +165,7 @@ fn few(lines: impl Iterator<Item = String>) -> Vec<String> {
     lines
 }
 
-fn time(time: chrono::DateTime<chrono::Utc>) -> String {
+pub(super) fn time(time: chrono::DateTime<chrono::Utc>) -> String {
     time.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
@@ -233,37 +219,6 @@ fn text(request: &Request, json: bool, context: &mut Context) -> anyhow::Result<
         context.out.json(&response.data)?;
     } else {
         context.out.lines(&understood::<Text>(&response)?.text)?;
-    }
-    Ok(Outcome::Done)
-}
-
-pub(super) fn history(arguments: &History, context: &mut Context) -> anyhow::Result<Outcome> {
-    let response = match ask(&Request::History {}, context)? {
-        Ok(response) => response,
-        Err(outcome) => return Ok(outcome),
-    };
-    if arguments.json {
-        context.out.json(&response.data)?;
-        return Ok(Outcome::Done);
-    }
-    let history: protocol::History = understood(&response)?;
-    if history.revisions.is_empty() {
-        context.out.line("no revision yet")?;
-    } else {
-        let mut rows = vec![["revision", "applied at", "origin", "sha256"].map(str::to_owned).to_vec()];
-        for meta in &history.revisions {
-            rows.push(vec![
-                meta.revision.to_string(),
-                time(meta.applied_at),
-                meta.origin.to_string(),
-                short(&meta.sha256).to_owned(),
-            ]);
-        }
-        context.out.text(&columns(&rows))?;
-    }
-    context.out.finish()?;
-    for damage in &history.damage {
-        remark(&format!("warning: {damage}"));
     }
     Ok(Outcome::Done)
 }

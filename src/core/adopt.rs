@@ -207,6 +207,7 @@ impl State {
             dns_ports: world.dns_ports.clone(),
             guarded: world.guarded.clone(),
             keep_tracking: world.keep_tracking,
+            reports: world.reports,
         };
         table(policy, &situation)
     }

@@ -96,6 +96,7 @@ impl State {
             dns_ports: world.dns_ports.clone(),
             guarded: world.guarded.clone(),
             keep_tracking: world.keep_tracking,
+            reports: world.reports,
         };
         // Built once to see whose rules change, then for good with the consequences of that.
         let changes =

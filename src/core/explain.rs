@@ -7,6 +7,7 @@ mod words;
 
 use std::net::IpAddr;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::words::Words;
@@ -56,7 +57,8 @@ pub enum Transport {
 
 /// The verdict with its reason; the fields are those of `explain --json` (SPEC section 3) and one sentence.
 #[must_use]
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "The verdict with its reason, and one sentence.")]
 pub struct Explanation {
     /// What happens.
     pub verdict: Verdict,

@@ -11,6 +11,7 @@ pub mod judge;
 pub mod lease;
 mod leasing;
 mod metering;
+pub mod observe;
 pub mod state;
 
 pub use enforce::Pending;

@@ -21,7 +21,7 @@ use super::metering::Charged;
 use crate::plan::ids::HostId;
 use crate::plan::ir::{Data, Ident, Value};
 use crate::plan::ops::{Op, Table};
-use crate::plan::situation::DnsDoor;
+use crate::plan::situation::{DnsDoor, Reports};
 use crate::plan::snapshot::Snapshot;
 use crate::policy::model::HostName;
 use crate::policy::name::Name;
@@ -47,6 +47,8 @@ pub struct World {
     pub guarded: BTreeSet<String>,
     /// Whether another table switches tracking off.
     pub keep_tracking: bool,
+    /// Of which packets the decision log gets a copy.
+    pub reports: Reports,
     /// The gateway's own addresses.
     pub own: BTreeSet<IpAddr>,
     /// The gateway's time zone, for policies that name none.
@@ -62,6 +64,7 @@ impl World {
             dns_ports: BTreeSet::from([port]),
             guarded: BTreeSet::new(),
             keep_tracking: false,
+            reports: Reports::Refused,
             own: BTreeSet::new(),
             zone: Tz::UTC,
         }

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use tracing::{error, info, warn};
 
 pub use self::book::Book;
-use super::control::Office;
+use super::answer::Office;
 use super::gate::Gate;
 use super::handle::{EndsTheProcess, Handle};
 use super::protocol::Check;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::control::Office;
-use super::protocol::{self, Response};
+use super::answer::Office;
+use super::protocol::{self, Refusal, Response};
 use crate::core::caps::CapUse;
 use crate::core::explain::{Known, Target, explain};
 use crate::plan::ids::HostId;
@@ -20,12 +20,15 @@ use crate::policy::schedule::Moment;
 pub async fn answer(office: &Arc<Office>, asked: protocol::Explain) -> Response {
     let policy = match &office.revisions.lock().await.current {
         Some(current) => Arc::clone(&current.policy),
-        None => return Response::failed("no policy is in force; import one: clawgress import --policy FILE"),
+        None => {
+            let why = "no policy is in force; import one: clawgress import --policy FILE";
+            return Response::because(Refusal::Conflict, why);
+        }
     };
     let moment = Moment::of(&policy, asked.at.unwrap_or_else(Utc::now), crate::store::system_zone());
     let question = match asked.question(moment) {
         Ok(question) => question,
-        Err(message) => return Response::failed(message),
+        Err(message) => return Response::because(Refusal::Invalid, message),
     };
     let host = host_of(&policy, asked.source.to_canonical()).cloned();
     let mut names = Vec::new();
@@ -52,7 +55,7 @@ pub async fn answer(office: &Arc<Office>, asked: protocol::Explain) -> Response 
     };
     match explain(&policy, &question, Known { leases: &leases, caps: &caps }) {
         Ok(explanation) => Response::done(explanation),
-        Err(mistake) => Response::failed(mistake.to_string()),
+        Err(mistake) => Response::because(Refusal::Invalid, mistake.to_string()),
     }
 }
 

@@ -4,20 +4,26 @@
 //! earlier run's is taken over, with its live flows), the policy, and only then readiness. Nothing here opens the gateway:
 //! when the daemon ends, however it ends, the kernel goes on enforcing.
 
+pub mod answer;
 mod blame;
 mod caps;
 mod control;
+mod decided;
 mod explain;
 mod gate;
 mod handle;
 mod held;
+mod logged;
 mod mending;
+mod packets;
 pub mod protocol;
+mod recorder;
 mod revisions;
 mod start;
 mod status;
 pub mod teardown;
 mod timeline;
+mod told;
 mod watch;
 mod world;
 

@@ -1,5 +1,6 @@
 //! Start and end of the daemon.
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -7,19 +8,23 @@ use anyhow::{Context, bail};
 use arc_swap::ArcSwapOption;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Mutex, watch as channel};
+use tokio::sync::{Mutex, Semaphore, watch as channel};
 use tracing::{error, info, warn};
 
-use super::control::{self, Office};
+use super::answer::{Caller, Office, answer};
+use super::decided::Decided;
 use super::gate::Gate;
-use super::revisions::Revisions;
-use super::{caps, held, timeline, watch, world};
-use crate::dns;
+use super::protocol::Response;
+use super::recorder::Recorder;
+use super::revisions::{Author, Revisions, keep_promises};
+use super::{caps, control, held, timeline, watch, world};
 use crate::nft::{Kernel, Options};
+use crate::plan::situation::Reports;
 use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
 use crate::settings::{OutOfScope, Settings};
 use crate::store::{self, Origin, Store};
+use crate::{api, dns};
 
 /// Threads for DNS and control; the gate and the watch have their own.
 const WORKERS: usize = 2;
@@ -71,10 +76,15 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
     let counters = Arc::new(dns::Counters::default());
     let bound = dns::bind(&dns_settings(&settings)?, Arc::clone(&counters))?;
     let listen = bound.addresses();
-    let (gate, owned) = open_gate(&settings, &store, &listen)?;
+    let recorder = Recorder::start(&settings)?;
+    let (gate, owned) = open_gate(&settings, &store, &listen, recorder.reports)?;
     let judge = gate.judge();
     let changed = gate.changed();
     let (handle, thread) = gate.spawn().context("cannot start the gate's thread")?;
+    let decided = Decided::new(Arc::clone(&judge), handle.clone(), recorder.sender.clone());
+    let bound = bound.observed_by(Arc::new(decided.clone()));
+    let log = Arc::clone(&recorder.log);
+    let recorder = recorder.listen(decided).context("cannot start the thread that listens to refused packets")?;
 
     let mut revisions = Revisions::new(store, settings.policy.clone(), handle.clone());
     if let Err(why) = revisions.boot().await {
@@ -98,12 +108,19 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
         counters,
         listen: listen.clone(),
         owned,
+        api: Arc::default(),
+        api_settings: channel::Sender::new(settings.api.clone()),
         settings: settings.clone(),
+        log,
+        followers: Arc::new(Semaphore::new(control::FOLLOWERS)),
+        stopped: stopped.clone(),
     });
     let tasks = [
+        tokio::spawn(rest(Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(bound.serve(judge, Arc::new(handle.clone()), wait(stopped.clone()))),
         tokio::spawn(control::serve(socket, Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(watch::world(handle.clone(), listen, settings.dns.redirect, wait(stopped.clone()))),
+        tokio::spawn(keep_promises(Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(timeline::keep(handle.clone(), changed, wait(stopped))),
     ];
     if !owned {
@@ -118,10 +135,28 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
     for task in tasks {
         let _ = task.await;
     }
+    // The gate is asked for names to the end.
+    let _ = tokio::task::spawn_blocking(move || recorder.stop()).await;
     handle.stop();
     let _ = thread.join();
     info!("stopped; the kernel goes on enforcing (clawgress teardown opens the gateway)");
     Ok(())
+}
+
+/// The REST API.
+async fn rest(office: Arc<Office>, stopped: impl Future<Output = ()>) {
+    let settings = office.api_settings.subscribe();
+    let state = Arc::clone(&office.api);
+    let ask: api::Ask = Arc::new(move |request, key| {
+        let office = Arc::clone(&office);
+        // A task of its own: a client that goes away must not end a change half-way.
+        let work = tokio::spawn(async move { answer(request, &Caller::Key(key), &office).await });
+        Box::pin(async move {
+            work.await
+                .unwrap_or_else(|_| Response::failed("a fault in clawgress, please report it; its log tells more"))
+        })
+    });
+    api::serve(settings, ask, state, stopped).await;
 }
 
 async fn wait(mut stopped: channel::Receiver<bool>) {
@@ -146,7 +181,12 @@ fn dns_settings(settings: &Settings) -> anyhow::Result<dns::Settings> {
 }
 
 /// The gate over the kernel's table, and whether the table is locked against others.
-fn open_gate(settings: &Settings, store: &Store, listen: &[SocketAddr]) -> anyhow::Result<(Gate, bool)> {
+fn open_gate(
+    settings: &Settings,
+    store: &Store,
+    listen: &[SocketAddr],
+    reports: Reports,
+) -> anyhow::Result<(Gate, bool)> {
     let wanted = settings.kernel.lock_table;
     let mut kernel = Kernel::open(Options { own_table: wanted, ..Options::default() })?;
     let held = kernel.read()?;
@@ -164,7 +204,7 @@ fn open_gate(settings: &Settings, store: &Store, listen: &[SocketAddr]) -> anyho
         kernel = Kernel::open(Options { own_table: false, ..Options::default() })?;
     }
     let last = last_policy(store);
-    let world = world::look(&mut kernel, listen, settings.dns.redirect, last.as_ref());
+    let world = world::look(&mut kernel, listen, settings.dns.redirect, reports, last.as_ref());
     let judge = Arc::new(ArcSwapOption::<Snapshot>::empty());
     let gate = Gate::open(kernel, world, last.as_ref(), judge, &settings.state_dir)?;
     Ok((gate, owned))
@@ -228,14 +268,29 @@ async fn until_told(office: &Arc<Office>, mut signals: Signals) {
 async fn reload(office: &Arc<Office>) {
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Reloading]);
     match store::load_settings(office.settings.source.named()) {
-        Ok(fresh) if fresh == office.settings => {}
-        Ok(_) => warn!("the settings file changed; its settings take effect when the daemon is started again"),
+        Ok(fresh) => {
+            if (Settings { api: office.settings.api.clone(), ..fresh.clone() }) != office.settings {
+                warn!(
+                    "the settings file changed; besides [api] its settings take effect when the daemon is started again"
+                );
+            }
+            // Also if they are the same: the files that they name may be new.
+            office.api_settings.send_replace(fresh.api);
+        }
         Err(error) => error!("settings not read again, the old ones stay: {error}"),
     }
     let mut revisions = office.revisions.lock().await;
-    match revisions.apply(None, Origin::Cli).await {
+    match revisions.waits() {
+        Some(sentence) => warn!("the stored policy is not read again while one is on trial: {sentence}"),
+        None => reload_policy(&mut revisions).await,
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+}
+
+async fn reload_policy(revisions: &mut Revisions) {
+    match revisions.apply(None, &Author::from(Origin::Cli), None).await {
         Ok(accepted) => {
-            info!("read again: revision {} is in force", accepted.revision);
+            info!("read again: revision {} is in force", accepted.revision.unwrap_or_default());
             for sentence in &accepted.trouble {
                 warn!("{sentence}");
             }
@@ -248,5 +303,4 @@ async fn reload(office: &Arc<Office>) {
             revisions.trouble = vec![format!("the stored policy is not enforced: {}", rejected.message)];
         }
     }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use chrono::{DateTime, Utc};
 
-use super::control::Office;
+use super::answer::Office;
 use super::gate::Gate;
 use super::protocol::{Check, Health, Limits, StateWord, Status};
 use super::revisions::{Revisions, sizes};
@@ -43,9 +43,12 @@ pub async fn status(office: &Arc<Office>) -> Status {
     let mut checks = kernel.checks;
     checks.extend(book);
     checks.push(dns(office));
+    checks.push(super::logged::check(&office.log));
     checks.extend(upstreams(office));
+    checks.extend(api(office));
     checks.extend(policy(&revisions, kernel.inherited));
     checks.extend(windows(&revisions));
+    checks.extend(revisions.waits().map(|sentence| check("confirm", true, sentence)));
     let (drift, stored) = stored(&revisions);
     checks.extend(stored);
     let healthy = checks.iter().all(|check| check.ok);
@@ -187,6 +190,14 @@ fn upstreams(office: &Office) -> Option<Check> {
     })
 }
 
+/// Nothing where no key is set: then there is no REST API.
+fn api(office: &Office) -> Option<Check> {
+    Some(match office.api.told()? {
+        Ok(message) => check("api", true, message),
+        Err(why) => check("api", false, why),
+    })
+}
+
 fn policy(revisions: &Revisions, inherited: bool) -> Vec<Check> {
     let mut checks: Vec<Check> =
         revisions.trouble.iter().map(|trouble| check("policy", false, trouble.clone())).collect();
@@ -248,8 +259,11 @@ fn stored(revisions: &Revisions) -> (bool, Option<Check>) {
             }
             Err(_) => (false, "the stored policy is not valid any more; `clawgress check` tells what is wrong".into()),
         },
-        // Who only ever applied files need not have stored one.
-        Ok(None) => (current.meta.origin == Origin::Cli, "no policy is stored; `clawgress import` stores one".into()),
+        // Who only ever applied files, or tries one out, need not have stored one.
+        Ok(None) => {
+            let well = matches!(current.meta.origin, Origin::Cli | Origin::Rollback) || revisions.waits().is_some();
+            (well, "no policy is stored; `clawgress import` stores one".into())
+        }
         Err(error) => (false, error.to_string()),
     };
     (true, Some(check("stored", ok, message)))

@@ -29,7 +29,8 @@ pub async fn world(gate: Handle, listen: Vec<SocketAddr>, redirect: bool, stoppe
                 .run(move |gate| {
                     let fresh = {
                         let policy = gate.policy.clone();
-                        world::look(gate.kernel(), &listen, redirect, policy.as_deref())
+                        let reports = gate.world.reports;
+                        world::look(gate.kernel(), &listen, redirect, reports, policy.as_deref())
                     };
                     let now = gate.now();
                     gate.state.sweep(now.ms);

@@ -7,11 +7,17 @@ use ipnet::IpNet;
 
 use crate::core::state::World;
 use crate::nft::Kernel;
-use crate::plan::situation::DnsDoor;
+use crate::plan::situation::{DnsDoor, Reports};
 use crate::policy::Policy;
 
 /// Looks at the machine. `listen` is where our DNS listens; `redirect` is the setting of that name.
-pub fn look(kernel: &mut Kernel, listen: &[SocketAddr], redirect: bool, policy: Option<&Policy>) -> World {
+pub fn look(
+    kernel: &mut Kernel,
+    listen: &[SocketAddr],
+    redirect: bool,
+    reports: Reports,
+    policy: Option<&Policy>,
+) -> World {
     World {
         dns4: door(listen, redirect, false),
         dns6: door(listen, redirect, true),
@@ -19,6 +25,7 @@ pub fn look(kernel: &mut Kernel, listen: &[SocketAddr], redirect: bool, policy: 
         guarded: policy.map(guarded).unwrap_or_default(),
         // Unknown counts as yes: tracking that is held on needlessly costs a little, the other way around flows stop.
         keep_tracking: kernel.foreign_notrack().unwrap_or(true),
+        reports,
         own: own_addresses(),
         zone: crate::store::system_zone(),
     }

@@ -24,6 +24,7 @@ use super::upstream::{Pool, from_resolv_conf, tls_config};
 use super::{tcp, udp};
 use crate::core::judge::Judge;
 use crate::core::lease::Leaser;
+use crate::core::observe::Observer;
 
 /// Room for queries that arrive while the others are answered, in octets: some 10 000 of them.
 const RECEIVE_BUFFER: usize = 8 << 20;
@@ -87,6 +88,7 @@ pub struct Bound {
     pool: Pool,
     out_of_scope: OutOfScope,
     counters: Arc<Counters>,
+    observer: Arc<dyn Observer>,
 }
 
 /// Takes the sockets; called inside a tokio runtime, before privileges are dropped and before readiness is announced.
@@ -127,13 +129,19 @@ pub(super) fn bind_with(
         return Err(DnsError::NoUpstream(format!("{RESOLV_CONF} names none but this machine")));
     }
     let pool = Pool::new(&upstreams, Arc::clone(&counters), tls).map_err(DnsError::NoCertificates)?;
-    Ok(Bound { udp, tcp, pool, out_of_scope: settings.out_of_scope, counters })
+    Ok(Bound { udp, tcp, pool, out_of_scope: settings.out_of_scope, counters, observer: Arc::new(()) })
 }
 
 impl Bound {
     /// The addresses that are listened on.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.udp.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+    }
+
+    /// Has somebody told what is decided; without it nobody is.
+    #[must_use]
+    pub fn observed_by(self, observer: Arc<dyn Observer>) -> Self {
+        Self { observer, ..self }
     }
 
     /// Answers queries until `shutdown` is over.
@@ -150,6 +158,7 @@ impl Bound {
             pending: Pending::default(),
             counters: self.counters,
             out_of_scope: self.out_of_scope,
+            observer: self.observer,
         });
         let mut tasks = JoinSet::new();
         for socket in self.udp {

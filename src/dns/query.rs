@@ -45,6 +45,8 @@ pub(super) struct Query {
     pub edns: Option<ClientEdns>,
     /// The largest answer that the client takes, in octets.
     pub limit: usize,
+    /// How it came.
+    pub transport: Transport,
 }
 
 impl Query {
@@ -97,6 +99,7 @@ pub(super) fn parse(packet: &[u8], transport: Transport) -> Parsed {
     };
     let edns = message.edns.as_ref();
     let query = Query {
+        transport,
         id: message.metadata.id,
         name: question.name.clone(),
         kind: question.query_type,

@@ -3,6 +3,7 @@
 //! Source → host → decision on the name. A refused name ends there: no upstream hears of it and no one waits. An allowed
 //! one is looked up, the answer is filtered, its addresses are leased, and only then it goes.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,6 +26,7 @@ use super::upstream::{Failure, Lookup};
 use super::words;
 use crate::core::judge::Judge;
 use crate::core::lease::{Acked, HostId, LeaseError, LeaseRequest, Leaser};
+use crate::core::observe::{Answered, Observer};
 use crate::policy::decision::{Decision, Verdict};
 use crate::policy::model::Mode;
 
@@ -57,6 +59,7 @@ pub(super) struct Service<J, L> {
     pub pending: Pending,
     pub counters: Arc<Counters>,
     pub out_of_scope: OutOfScope,
+    pub observer: Arc<dyn Observer>,
 }
 
 /// What to do about a packet.
@@ -75,8 +78,25 @@ enum Ruling<J> {
     Reply(Vec<u8>),
     /// No policy is enforced on this client: it may see anything.
     Unpoliced(HostId),
+    /// It would be refused, but is only watched.
+    Watched(Arc<J>, HostId, Decision),
     /// The name may be asked for.
     Allowed(Arc<J>, HostId, Decision),
+}
+
+/// Whose query it is, and by which revision it was decided.
+#[derive(Clone, Copy)]
+struct Asker<'a> {
+    query: &'a Query,
+    source: IpAddr,
+    client: HostId,
+    revision: u64,
+}
+
+impl<'a> Asker<'a> {
+    fn new(query: &'a Query, client: &Client, host: HostId, judge: &impl Judge) -> Self {
+        Self { query, source: client.source, client: host, revision: judge.revision() }
+    }
 }
 
 impl<J: Judge, L: Leaser> Service<J, L> {
@@ -91,11 +111,20 @@ impl<J: Judge, L: Leaser> Service<J, L> {
         Counters::bump(&self.counters.queries);
         let (host, enforced) = match self.rule(&query, &client) {
             Ruling::Reply(bytes) => return Step::Ready(bytes),
-            Ruling::Unpoliced(host) => (host, false),
-            Ruling::Allowed(_, host, decision) => (host, decision.mode == Mode::Enforce),
+            Ruling::Unpoliced(host) => (host, None),
+            Ruling::Watched(judge, host, decision) => {
+                self.tell(Asker::new(&query, &client, host, &*judge), &decision, None);
+                (host, None)
+            }
+            Ruling::Allowed(judge, host, decision) => {
+                (host, (decision.mode == Mode::Enforce).then_some((judge, decision)))
+            }
         };
         Counters::bump(&self.counters.allowed);
-        if enforced && let Some(bytes) = without_upstream(&query) {
+        if let Some((judge, decision)) = enforced
+            && let Some(bytes) = without_upstream(&query)
+        {
+            self.tell(Asker::new(&query, &client, host, &*judge), &decision, None);
             return Step::Ready(bytes);
         }
         match self.pending.admit(host) {
@@ -126,9 +155,11 @@ impl<J: Judge, L: Leaser> Service<J, L> {
                 Some(bytes) => Ruling::Reply(bytes),
                 None => Ruling::Allowed(judge, host, decision),
             },
-            (Verdict::Block, Mode::Monitor) => Ruling::Unpoliced(host),
+            (Verdict::Block, Mode::Monitor) => Ruling::Watched(judge, host, decision),
             (Verdict::OutOfScope, _) => self.outsider(query, client),
-            (Verdict::Block, Mode::Enforce) => Ruling::Reply(self.blocked(query, &decision, None)),
+            (Verdict::Block, Mode::Enforce) => {
+                Ruling::Reply(self.blocked(Asker::new(query, client, host, &*judge), &decision, None))
+            }
         }
     }
 
@@ -165,10 +196,13 @@ impl<J: Judge, L: Leaser> Service<J, L> {
             // The policy may have changed while the upstream was asked: the one in force now has the say.
             let (judge, host, decision) = match self.rule(&query, &client) {
                 Ruling::Reply(bytes) => return bytes,
-                Ruling::Unpoliced(_) => return reply::answer(&query, Answer::unpoliced(&query.name, &upstream, age)),
+                Ruling::Unpoliced(_) | Ruling::Watched(..) => {
+                    return reply::answer(&query, Answer::unpoliced(&query.name, &upstream, age));
+                }
                 Ruling::Allowed(judge, host, decision) => (judge, host, decision),
             };
-            match self.answer(&query, (&upstream, age), &*judge, host, &decision).await {
+            let asker = Asker::new(&query, &client, host, &*judge);
+            match self.answer(asker, (&upstream, age), &*judge, &decision).await {
                 Ok(bytes) => return bytes,
                 // Nothing is enforced on the host: its packets pass without a lease.
                 Err(_) if decision.mode == Mode::Monitor => {
@@ -183,23 +217,27 @@ impl<J: Judge, L: Leaser> Service<J, L> {
 
     async fn answer(
         &self,
-        query: &Query,
+        asker: Asker<'_>,
         (upstream, age): (&Message, u32),
         judge: &J,
-        host: HostId,
         decision: &Decision,
     ) -> Result<Vec<u8>, LeaseError> {
+        let Asker { query, client: host, .. } = asker;
         let asked =
             Asked { name: &query.name, kind: query.kind, dnssec_ok: query.dnssec_ok(), host, allowed: decision };
         let filtered = match filter(upstream, age, asked, judge) {
             Outcome::Pass(filtered) => filtered,
-            Outcome::Block(decision, subject) => return Ok(self.blocked(query, &decision, Some(&subject))),
+            Outcome::Block(decision, subject) => return Ok(self.blocked(asker, &decision, Some(&subject))),
         };
         let filtered = match filtered.release_unleased() {
-            Ok(answer) => return Ok(reply::answer(query, answer)),
+            Ok(answer) => {
+                self.tell(asker, decision, None);
+                return Ok(reply::answer(query, answer));
+            }
             Err(filtered) => filtered,
         };
         let acked = self.lease(judge.revision(), host, query, &filtered).await?;
+        self.tell_leased(asker, decision, None, filtered.addresses());
         Ok(reply::answer(query, filtered.release(acked)))
     }
 
@@ -227,13 +265,32 @@ impl<J: Judge, L: Leaser> Service<J, L> {
         }
     }
 
-    fn blocked(&self, query: &Query, decision: &Decision, subject: Option<&str>) -> Vec<u8> {
+    fn blocked(&self, asker: Asker<'_>, decision: &Decision, subject: Option<&str>) -> Vec<u8> {
         Counters::bump(&self.counters.blocked);
-        let mut asked = query.name.to_lowercase().to_ascii();
-        if asked.len() > 1 {
-            asked.pop();
+        let asked = self.tell(asker, decision, subject.and_then(|subject| subject.parse().ok()));
+        reply::blocked(asker.query, &words::refusal(decision, &asked, subject))
+    }
+
+    /// Tells what was decided; gives the name asked for as it was told.
+    fn tell(&self, asker: Asker<'_>, decision: &Decision, address: Option<IpAddr>) -> String {
+        self.tell_leased(asker, decision, address, &BTreeSet::new())
+    }
+
+    fn tell_leased(
+        &self,
+        asker: Asker<'_>,
+        decision: &Decision,
+        address: Option<IpAddr>,
+        leased: &BTreeSet<IpAddr>,
+    ) -> String {
+        let Asker { query, source, client, revision } = asker;
+        let mut name = query.name.to_lowercase().to_ascii();
+        if name.len() > 1 {
+            name.pop();
         }
-        reply::blocked(query, &words::refusal(decision, &asked, subject))
+        let tcp = query.transport == Transport::Tcp;
+        self.observer.answered(Answered { revision, client, source, name: &name, address, leased, tcp, decision });
+        name
     }
 
     fn no_answer(&self, query: &Query, failure: &Failure) -> Vec<u8> {

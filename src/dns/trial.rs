@@ -59,6 +59,7 @@ impl<J: Judge> Trial<J> {
                 pending: Pending::default(),
                 counters,
                 out_of_scope: OutOfScope::Refuse,
+                observer: Arc::new(()),
             }),
         })
     }

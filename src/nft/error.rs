@@ -12,6 +12,8 @@ pub enum ErrorKind {
     NotPermitted,
     /// The kernel has no nf_tables.
     NoNfTables,
+    /// The kernel has no NFLOG, so it refuses rules that log, too.
+    NoPacketLog,
     /// The table is there without an owner, so that this process cannot become its owner: drop it or go on without.
     NotAdoptable,
     /// The kernel refused an operation; nothing changed.

@@ -88,6 +88,7 @@ impl Build {
             }
             Cond::OverQuota(name) => self.object(OBJECT_QUOTA, name)?,
             Cond::OverRate { rate, burst } => self.over_rate(*rate, *burst),
+            Cond::Within { rate, burst } => self.within(*rate, *burst),
         }
         Ok(())
     }
@@ -96,6 +97,7 @@ impl Build {
         match action {
             Action::Counter => self.push(c"counter", Vec::new()),
             Action::CountIn(name) => self.object(OBJECT_COUNTER, name)?,
+            Action::Log { group, prefix, snaplen } => self.log(*group, prefix, *snaplen)?,
             Action::SetMark(mark) => {
                 self.immediate(FIRST, &mark.to_ne_bytes());
                 self.ct_set(libc::NFT_CT_MARK);

@@ -19,6 +19,7 @@ pub(super) struct Expr {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Field {
     U8(u8),
+    U16(u16),
     U32(u32),
     U64(u64),
     Octets(Vec<u8>),
@@ -39,6 +40,7 @@ impl Expression for Expr {
             unsafe {
                 match value {
                     Field::U8(value) => sys::nftnl_expr_set_u8(expr.as_ptr(), number, *value),
+                    Field::U16(value) => sys::nftnl_expr_set_u16(expr.as_ptr(), number, *value),
                     Field::U32(value) => sys::nftnl_expr_set_u32(expr.as_ptr(), number, *value),
                     Field::U64(value) => sys::nftnl_expr_set_u64(expr.as_ptr(), number, *value),
                     Field::Octets(value) => {

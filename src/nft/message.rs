@@ -50,6 +50,11 @@ impl Writer {
         self.header(SUBSYSTEM | kind as u16, flags, family, 0)
     }
 
+    /// Starts a message of another subsystem, whose type is given whole, about a resource (such as an NFLOG group).
+    pub(super) fn begin_other(&mut self, kind: u16, flags: u16, resource: u16) -> u32 {
+        self.header(kind, flags, ANY, resource)
+    }
+
     /// `NFNL_MSG_BATCH_BEGIN` or `_END`.
     pub(super) fn batch_mark(&mut self, kind: i32) {
         self.header(kind as u16, 0, ANY, libc::NFNL_SUBSYS_NFTABLES as u16);

@@ -10,10 +10,13 @@ mod foreign;
 mod held;
 mod library;
 mod message;
+pub mod nflog;
 mod objects;
 mod pieces;
 mod read;
+mod receiver;
 mod socket;
+mod tally;
 mod uapi;
 mod watch;
 
@@ -23,6 +26,8 @@ pub use self::error::{ErrorKind, KernelError};
 pub use self::foreign::Flowtable;
 pub use self::held::{Held, HeldChain, HeldElement, HeldRule, HeldSet};
 pub use self::objects::HeldObject;
+pub use self::receiver::Receiver;
+pub use self::tally::{Count, Tally};
 pub use self::watch::{Event, Process, Watch};
 
 use self::encode::{Absent, Batch, Dialect, Origin};

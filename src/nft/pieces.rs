@@ -41,10 +41,12 @@ pub(super) const OBJECT_COUNTER: u32 = super::uapi::object::COUNTER;
 pub(super) const OBJECT_QUOTA: u32 = super::uapi::object::QUOTA;
 /// `NFT_LIMIT_F_INV`: the rule goes on where there are too few tokens.
 const LIMIT_OVER: u32 = 1;
+/// `NFT_LIMIT_PKTS`.
+const LIMIT_PACKETS: u32 = 0;
 /// `NFT_LIMIT_PKT_BYTES`.
 const LIMIT_BYTES: u32 = 1;
-/// Seconds that a rate is about.
-const LIMIT_SECOND: u64 = 1;
+/// A rate's unit of one second.
+const SECOND_UNIT: u64 = 1;
 
 /// A name as a C string.
 pub(super) fn c_text(text: &str) -> Result<CString, String> {
@@ -151,7 +153,7 @@ impl Build {
             c"limit",
             vec![
                 (sys::NFTNL_EXPR_LIMIT_RATE, Value::U64(rate)),
-                (sys::NFTNL_EXPR_LIMIT_UNIT, Value::U64(LIMIT_SECOND)),
+                (sys::NFTNL_EXPR_LIMIT_UNIT, Value::U64(SECOND_UNIT)),
                 (sys::NFTNL_EXPR_LIMIT_BURST, Value::U32(burst)),
                 (sys::NFTNL_EXPR_LIMIT_TYPE, Value::U32(LIMIT_BYTES)),
                 (sys::NFTNL_EXPR_LIMIT_FLAGS, Value::U32(LIMIT_OVER)),
@@ -273,6 +275,32 @@ impl Build {
             c"reject",
             vec![(sys::NFTNL_EXPR_REJECT_TYPE, Value::U32(kind)), (sys::NFTNL_EXPR_REJECT_CODE, Value::U8(code))],
         );
+    }
+
+    /// Packets a second; `NFT_LIMIT_PKTS`, and no flag: it holds below the rate.
+    pub(super) fn within(&mut self, rate: u32, burst: u32) {
+        self.push(
+            c"limit",
+            vec![
+                (sys::NFTNL_EXPR_LIMIT_RATE, Value::U64(rate.into())),
+                (sys::NFTNL_EXPR_LIMIT_UNIT, Value::U64(SECOND_UNIT)),
+                (sys::NFTNL_EXPR_LIMIT_BURST, Value::U32(burst)),
+                (sys::NFTNL_EXPR_LIMIT_TYPE, Value::U32(LIMIT_PACKETS)),
+                (sys::NFTNL_EXPR_LIMIT_FLAGS, Value::U32(0)),
+            ],
+        );
+    }
+
+    pub(super) fn log(&mut self, group: u16, prefix: &str, snaplen: u32) -> Result<(), String> {
+        self.push(
+            c"log",
+            vec![
+                (sys::NFTNL_EXPR_LOG_GROUP, Value::U16(group)),
+                (sys::NFTNL_EXPR_LOG_PREFIX, Value::Text(c_text(prefix)?)),
+                (sys::NFTNL_EXPR_LOG_SNAPLEN, Value::U32(snaplen)),
+            ],
+        );
+        Ok(())
     }
 
     pub(super) fn verdict(&mut self, verdict: &Verdict) -> Result<(), String> {

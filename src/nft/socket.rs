@@ -6,6 +6,7 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{MsgFlags, NetlinkAddr, SetSockOpt, recv, sendmsg, setsockopt, sockopt};
 use nix::{setsockopt_impl, sockopt_impl};
 
@@ -100,6 +101,9 @@ impl Socket {
         let inner = mnl::Socket::new(mnl::Bus::Netfilter)
             .map_err(|error| KernelError::socket(doing, Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))?;
         let mut socket = Self { inner, send_buffer: 0, answer: vec![0; ANSWER] };
+        // The kernel gives some things (a table, an NFLOG group) back when the last descriptor is closed.
+        fcntl(socket.as_fd(), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
+            .map_err(|errno| KernelError::socket(doing, errno))?;
         socket.option(CapAck, &true, doing)?;
         socket.option(ExtAck, &true, doing)?;
         Ok(socket)
@@ -109,6 +113,11 @@ impl Socket {
     pub(super) fn enlarge(&mut self) -> Result<(), KernelError> {
         self.option(sockopt::RcvBufForce, &RECEIVE_BUFFER, "enlarge the receive buffer of the netlink socket")?;
         self.allow(FIRST_SEND_BUFFER)
+    }
+
+    /// Lets so many octets wait to be received.
+    pub(super) fn hold(&mut self, octets: usize) -> Result<(), KernelError> {
+        self.option(sockopt::RcvBufForce, &octets, "enlarge the receive buffer of the netlink socket")
     }
 
     /// Lets the kernel leave out events that the socket with that port caused, before they take room in the buffer:

@@ -54,6 +54,7 @@ pub(super) mod chain {
 }
 
 pub(super) mod rule {
+    pub(crate) const TABLE: u16 = 1;
     pub(crate) const CHAIN: u16 = 2;
     pub(crate) const HANDLE: u16 = 3;
     pub(crate) const EXPRESSIONS: u16 = 4;

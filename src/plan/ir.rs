@@ -3,7 +3,6 @@
 //! Three readers share it: [`super::text`] (the form `nft` reads), the netlink encoder in the nft driver, and
 //! [`super::simulate`]. A construct is added here only together with all three.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -161,6 +160,14 @@ pub enum Cond {
         /// Octets besides.
         burst: u32,
     },
+    /// `limit rate N/second burst M packets`: holds for so many packets and not for those beyond. Asked only where the
+    /// conditions before it hold.
+    Within {
+        /// Packets a second.
+        rate: u32,
+        /// Packets at once, after a pause.
+        burst: u32,
+    },
 }
 
 /// A key that is looked up before an action: one field, or mark and flow address together.
@@ -194,6 +201,16 @@ pub enum Action {
     Counter,
     /// `counter name "…"`.
     CountIn(Ident),
+    /// `log prefix "…" group N snaplen M`: a copy of the packet's beginning goes to whoever listens to the group; if
+    /// nobody does, nothing happens.
+    Log {
+        /// The NFLOG group.
+        group: u16,
+        /// What comes with the copy: at most 127 octets of printable ASCII without `"`.
+        prefix: Ident,
+        /// Octets copied, from the network header on.
+        snaplen: u32,
+    },
     /// `ct mark set N`.
     SetMark(u32),
     /// `ct mark set KEY map @map`; a missing key ends the rule without effect.
@@ -371,13 +388,4 @@ pub mod proto {
     pub const UDP: u8 = 17;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V4 => "ipv4",
-            Self::V6 => "ipv6",
-        })
-    }
 }

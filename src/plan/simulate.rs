@@ -71,6 +71,8 @@ pub struct Outcome {
     pub refused_by: Option<Ident>,
     /// The mark its flow has now.
     pub mark: u32,
+    /// The prefixes of the copies that were logged.
+    pub logged: Vec<Ident>,
 }
 
 /// The ways to end.
@@ -91,7 +93,8 @@ pub enum Ending {
 /// Runs all chains of `hook` on the packet, in order of priority, until one ends it.
 #[must_use]
 pub fn run(table: &Table, hook: Hook, packet: &Packet) -> Outcome {
-    let mut walk = Walk { table, packet, mark: packet.tracked.map_or(0, |t| t.mark), refused_by: None };
+    let mut walk =
+        Walk { table, packet, mark: packet.tracked.map_or(0, |t| t.mark), refused_by: None, logged: Vec::new() };
     let first = packet.tracked.is_some_and(|t| t.state == States::NEW && t.direction == Direction::Original);
     let mut bases: Vec<_> = table
         .chains
@@ -109,7 +112,7 @@ pub fn run(table: &Table, hook: Hook, packet: &Packet) -> Outcome {
             break;
         }
     }
-    Outcome { end, refused_by: walk.refused_by, mark: walk.mark }
+    Outcome { end, refused_by: walk.refused_by, mark: walk.mark, logged: walk.logged }
 }
 
 struct Walk<'a> {
@@ -117,6 +120,7 @@ struct Walk<'a> {
     packet: &'a Packet,
     mark: u32,
     refused_by: Option<Ident>,
+    logged: Vec<Ident>,
 }
 
 /// What a rule leads to.
@@ -158,6 +162,7 @@ impl Walk<'_> {
         for action in actions {
             match action {
                 Action::Counter | Action::CountIn(_) | Action::KeepTracking => {}
+                Action::Log { prefix, .. } => self.logged.push(prefix.clone()),
                 Action::SetMark(mark) => self.mark = *mark,
                 Action::SetMarkFrom(lookup, map) => {
                     let key = match lookup {
@@ -213,6 +218,8 @@ impl Walk<'_> {
             },
             // One packet finds a full bucket.
             Cond::OverRate { rate, burst } => u64::from(packet.length) > rate + u64::from(*burst),
+            // One packet by itself is never too many.
+            Cond::Within { rate, burst } => rate.max(burst) > &0,
         }
     }
 

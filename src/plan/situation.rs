@@ -18,6 +18,18 @@ pub enum DnsDoor {
     Closed,
 }
 
+/// Of which packets the kernel sends a copy to the decision log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reports {
+    /// Of none.
+    None,
+    /// Of those that are refused.
+    #[default]
+    Refused,
+    /// Of the first packet of flows that pass, too.
+    All,
+}
+
 /// What the world looks like to the compiler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Situation {
@@ -46,6 +58,8 @@ pub struct Situation {
     pub guarded: BTreeSet<String>,
     /// Whether another table switches connection tracking off, so that ours must hold it on.
     pub keep_tracking: bool,
+    /// Of which packets the decision log gets a copy.
+    pub reports: Reports,
 }
 
 impl Situation {

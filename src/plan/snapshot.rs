@@ -174,7 +174,17 @@ impl Snapshot {
         let source_in = self.scope.as_ref().is_none_or(|scope| find(scope, source).is_some());
         let interface_in =
             self.interfaces.as_ref().is_none_or(|names| interface.is_some_and(|name| names.contains(name)));
-        (source_in && interface_in).then(|| find(&self.hosts, source).copied().unwrap_or(HostId::NOBODY))
+        (source_in && interface_in).then(|| self.host_of(source))
+    }
+
+    /// The host that has the most specific source around an address, in scope or not.
+    pub fn host_of(&self, source: IpAddr) -> HostId {
+        find(&self.hosts, source).copied().unwrap_or(HostId::NOBODY)
+    }
+
+    /// The name of a host.
+    pub fn host_name(&self, id: HostId) -> Option<&HostName> {
+        self.views.get(&id)?.name.as_ref()
     }
 
     /// The verdict on a name at an instant.

@@ -251,6 +251,7 @@ fn condition(cond: &Cond) -> String {
         Cond::Longer(octets) => format!("meta length > {octets}"),
         Cond::OverQuota(name) => format!("quota name \"{name}\""),
         Cond::OverRate { rate, burst } => format!("limit rate over {rate} bytes/second burst {burst} bytes"),
+        Cond::Within { rate, burst } => format!("limit rate {rate}/second burst {burst} packets"),
     }
 }
 
@@ -258,6 +259,9 @@ fn action(action: &Action) -> String {
     match action {
         Action::Counter => "counter".to_owned(),
         Action::CountIn(name) => format!("counter name \"{name}\""),
+        Action::Log { group, prefix, snaplen } => {
+            format!("log prefix \"{prefix}\" group {group} snaplen {snaplen}")
+        }
         Action::SetMark(mark) => format!("ct mark set {mark:#010x}"),
         Action::SetMarkFrom(key, map) => format!("ct mark set {} map @{map}", lookup_words(*key)),
         Action::Vmap(field, map) => format!("{} vmap @{map}", field_words(*field)),
@@ -355,4 +359,13 @@ fn protocol(number: u8) -> String {
 /// Writing to a `String` cannot fail.
 fn put(out: &mut String, words: std::fmt::Arguments<'_>) {
     let _ = out.write_fmt(words);
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "ipv4",
+            Self::V6 => "ipv6",
+        })
+    }
 }

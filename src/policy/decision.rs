@@ -1,12 +1,13 @@
 //! The verdict on one query or flow, with the policy line that gives it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::model::{HostName, Mode, Pointer};
 use super::name::Pattern;
 
 /// What happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// It passes.
@@ -18,8 +19,9 @@ pub enum Verdict {
 }
 
 /// Why; the closed list of SPEC section 3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(description = "Why.")]
 pub enum Reason {
     /// A line of the policy allows it.
     Allowed,

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::model::Pointer;
@@ -12,7 +13,7 @@ use super::model::Pointer;
 pub const MAX_DIAGNOSTICS: usize = 100_000;
 
 /// One mistake (or warning) in a policy document. The field order is that of the JSON form.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Diagnostic {
     /// The place, as a JSON Pointer (RFC 6901); empty for the document as a whole.
     pub path: String,

@@ -246,6 +246,13 @@ pub fn decide_cap(policy: &Policy, host: Option<&HostName>, pattern: &Pattern) -
     Some(block(&policy.effective(host), Reason::CapExhausted, Some(cap.path.clone()), Some(pattern.clone())))
 }
 
+/// The verdict on a packet that is over a rate limit, the host's own or that of all egress.
+pub fn decide_rate(policy: &Policy, host: Option<&HostName>) -> Option<Decision> {
+    let own = host.and_then(|name| policy.hosts.get(name)).and_then(|host| host.egress_kbps.as_ref());
+    let limit = own.or(policy.egress_kbps.as_ref())?;
+    Some(block(&policy.effective(host), Reason::RateLimited, Some(limit.path.clone()), None))
+}
+
 /// What refuses a peer whatever the allowlists say: a denied address, then the protocol and port.
 fn refused(rules: &Effective<'_>, peer: IpAddr, protocol: Option<Protocol>) -> Option<Decision> {
     for list in rules.deny_ips.into_iter().flatten() {

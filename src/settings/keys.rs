@@ -6,7 +6,8 @@ use toml::de::DeTable;
 
 use super::reader::{Entry, Notes, SECTIONS, Section};
 use super::{
-    Api, ApiKey, Decisions, Dns, MAX_SOCKET_PATH, Mistake, OutOfScope, Role, Secret, Settings, Tls, socket_in,
+    Api, ApiKey, DAY, Decisions, Dns, MAX_SOCKET_PATH, MEGABYTE, Mistake, OutOfScope, Role, Secret, Settings, Tls,
+    socket_in,
 };
 use crate::policy::wording::quoted;
 
@@ -42,14 +43,28 @@ pub fn parse(text: &str) -> Result<Settings, Vec<Mistake>> {
     }
     if let Some(section) = top.get("api").and_then(|entry| entry.section(known("api"), &mut notes)) {
         settings.api = api(&section, &mut notes);
-        settings.not_yet.push("[api]: the REST API is not part of this version; nothing listens".to_owned());
+        if settings.api.keys.is_empty() && settings.api != Api::default() {
+            settings.not_yet.push("[api]: there is no key, so nothing listens".to_owned());
+        }
+        if settings.api.metrics {
+            settings.not_yet.push("[api]: GET /metrics is not part of this version".to_owned());
+        }
     }
     if let Some(section) = top.get("log").and_then(|entry| entry.section(known("log"), &mut notes)) {
         let words = [("all", Decisions::All), ("block", Decisions::Block), ("none", Decisions::None)];
         if let Some(decisions) = section.get("decisions").and_then(|entry| entry.word(&mut notes, &words)) {
             settings.log.decisions = decisions;
         }
-        settings.not_yet.push("[log]: the decision log is not part of this version; nothing is recorded".to_owned());
+        if let Some(entry) = section.get("keep_megabytes")
+            && let Some(megabytes) = entry.number(&mut notes, KEEP_MEGABYTES)
+        {
+            settings.log.keep_bytes = u64::from(megabytes) * MEGABYTE;
+        }
+        if let Some(entry) = section.get("keep_days")
+            && let Some(days) = entry.number(&mut notes, KEEP_DAYS)
+        {
+            settings.log.keep_age = DAY * days;
+        }
     }
     if let Some(section) = top.get("kernel").and_then(|entry| entry.section(known("kernel"), &mut notes))
         && let Some(lock) = section.get("lock_table").and_then(|entry| entry.boolean(&mut notes))
@@ -64,6 +79,11 @@ pub fn parse(text: &str) -> Result<Settings, Vec<Mistake>> {
         Err(notes.mistakes)
     }
 }
+
+/// The bounds of `log.keep_megabytes`.
+const KEEP_MEGABYTES: std::ops::RangeInclusive<u32> = 1..=1_000_000;
+/// The bounds of `log.keep_days`.
+const KEEP_DAYS: std::ops::RangeInclusive<u32> = 1..=3650;
 
 fn known(section: &str) -> &'static [&'static str] {
     SECTIONS.iter().find(|(name, _)| *name == section).map_or(&[], |(_, keys)| keys)
@@ -139,12 +159,12 @@ fn dns(section: &Section<'_>, dns: &mut Dns, notes: &mut Notes<'_>) {
     }
 }
 
-fn api(section: &Section<'_>, notes: &mut Notes<'_>) -> Option<Api> {
-    let listen = match section.get("listen") {
-        Some(entry) => entry.listener(notes, "127.0.0.1:8787"),
-        None => Some((std::net::Ipv4Addr::LOCALHOST, DEFAULT_API_PORT).into()),
-    };
-    let tls = section.get("tls").and_then(|entry| {
+fn api(section: &Section<'_>, notes: &mut Notes<'_>) -> Api {
+    let mut api = Api::default();
+    if let Some(listen) = section.get("listen").and_then(|entry| entry.listener(notes, "127.0.0.1:8787")) {
+        api.listen = listen;
+    }
+    api.tls = section.get("tls").and_then(|entry| {
         let tls = entry.section(&["certificate", "key"], notes)?;
         let hint = "tls = { certificate = \"/…/cert.pem\", key = \"/…/key.pem\" }";
         let certificate = tls.required("certificate", hint, notes);
@@ -154,21 +174,17 @@ fn api(section: &Section<'_>, notes: &mut Notes<'_>) -> Option<Api> {
             key: key?.path(notes, "/etc/clawgress/key.pem")?,
         })
     });
-    let mut keys: Vec<ApiKey> = Vec::new();
     let example = "[ { id = \"automation\", key = \"…\", role = \"write\" } ]";
     for entry in section.get("keys").and_then(|entry| entry.list(notes, example)).unwrap_or_default() {
         let Some(key) = api_key(&entry, notes) else { continue };
-        if keys.iter().any(|other| other.id == key.id) {
+        if api.keys.iter().any(|other| other.id == key.id) {
             entry.wrong(notes, format!("the id {} is there already", quoted(&key.id)), "give each key its own id");
         }
-        keys.push(key);
+        api.keys.push(key);
     }
-    let metrics = section.get("metrics").and_then(|entry| entry.boolean(notes)).unwrap_or(false);
-    Some(Api { listen: listen?, tls, keys, metrics })
+    api.metrics = section.get("metrics").and_then(|entry| entry.boolean(notes)).unwrap_or(false);
+    api
 }
-
-/// The port of the REST API where the section names none.
-const DEFAULT_API_PORT: u16 = 8787;
 
 fn api_key(entry: &Entry<'_>, notes: &mut Notes<'_>) -> Option<ApiKey> {
     let section = entry.section(&["id", "key", "key_file", "role"], notes)?;

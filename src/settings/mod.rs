@@ -10,6 +10,7 @@ mod reader;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use keys::parse;
 
@@ -19,6 +20,14 @@ pub const DEFAULT_FILES: [&str; 2] = ["/run/clawgress/clawgress.toml", "/etc/cla
 
 /// The name of the control socket in the runtime directory.
 pub const SOCKET_NAME: &str = "clawgress.sock";
+
+/// Octets in the megabytes of `log.keep_megabytes`.
+pub const MEGABYTE: u64 = 1 << 20;
+/// The days of `log.keep_days`.
+pub const DAY: Duration = Duration::from_secs(24 * 3600);
+/// A busy gateway writes some ten of them a day.
+const DEFAULT_KEEP_MEGABYTES: u64 = 64;
+const DEFAULT_KEEP_DAYS: u32 = 30;
 
 /// The longest path of a Unix socket, bytes (`sun_path` without its closing zero, unix(7)).
 pub const MAX_SOCKET_PATH: usize = 107;
@@ -34,13 +43,13 @@ pub struct Settings {
     pub runtime_dir: PathBuf,
     /// The gateway's DNS.
     pub dns: Dns,
-    /// The REST API, if the file has the section.
-    pub api: Option<Api>,
+    /// The REST API.
+    pub api: Api,
     /// The decision log.
     pub log: Log,
     /// The kernel's table.
     pub kernel: Kernel,
-    /// What the file asks for and this version does not do, one sentence each, for the daemon to log.
+    /// What the file asks for and has no effect, one sentence each, for the daemon to log.
     pub not_yet: Vec<String>,
     /// Where the settings are from.
     pub source: Source,
@@ -68,7 +77,7 @@ pub enum OutOfScope {
     Forward,
 }
 
-/// `[api]`: read and checked, not served by this version.
+/// `[api]`: served if there is a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Api {
     /// The address to listen on.
@@ -133,6 +142,10 @@ pub enum Role {
 pub struct Log {
     /// Which decisions are recorded.
     pub decisions: Decisions,
+    /// Room that the records may take on disk, octets.
+    pub keep_bytes: u64,
+    /// How long they are kept.
+    pub keep_age: Duration,
 }
 
 /// Which decisions are recorded.
@@ -160,8 +173,12 @@ impl Default for Settings {
             state_dir: "/var/lib/clawgress".into(),
             runtime_dir: "/run/clawgress".into(),
             dns: Dns::default(),
-            api: None,
-            log: Log { decisions: Decisions::Block },
+            api: Api::default(),
+            log: Log {
+                decisions: Decisions::Block,
+                keep_bytes: DEFAULT_KEEP_MEGABYTES * MEGABYTE,
+                keep_age: DAY * DEFAULT_KEEP_DAYS,
+            },
             kernel: Kernel { lock_table: true },
             not_yet: Vec::new(),
             source: Source::Defaults,
@@ -181,6 +198,13 @@ impl Default for Dns {
             redirect: true,
             out_of_scope: OutOfScope::Refuse,
         }
+    }
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        let port = 8787;
+        Self { listen: (std::net::Ipv4Addr::LOCALHOST, port).into(), tls: None, keys: Vec::new(), metrics: false }
     }
 }
 

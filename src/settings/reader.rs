@@ -2,7 +2,7 @@
 //! goes on, so that people hear of all of them at once.
 
 use std::net::SocketAddr;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::PathBuf;
 
 use toml::Spanned;
@@ -92,6 +92,20 @@ impl<'v> Entry<'v> {
         let found = self.value.as_bool();
         if found.is_none() {
             self.kind(notes, "true or false, without quotes", "true");
+        }
+        found
+    }
+
+    /// A whole number within bounds.
+    pub fn number(&self, notes: &mut Notes<'_>, bounds: RangeInclusive<u32>) -> Option<u32> {
+        let Some(integer) = self.value.as_integer() else {
+            self.kind(notes, "a whole number, without quotes", &bounds.start().to_string());
+            return None;
+        };
+        let found = u32::from_str_radix(integer.as_str(), integer.radix()).ok().filter(|found| bounds.contains(found));
+        if found.is_none() {
+            let message = format!("{} is out of bounds", integer.as_str());
+            self.wrong(notes, message, format!("from {} to {}", bounds.start(), bounds.end()));
         }
         found
     }
@@ -200,7 +214,7 @@ pub(super) const SECTIONS: [(&str, &[&str]); 5] = [
     ("", &["policy", "state_dir", "runtime_dir", "dns", "api", "log", "kernel"]),
     ("dns", &["listen", "upstreams", "redirect", "out_of_scope"]),
     ("api", &["listen", "tls", "keys", "metrics"]),
-    ("log", &["decisions"]),
+    ("log", &["decisions", "keep_megabytes", "keep_days"]),
     ("kernel", &["lock_table"]),
 ];
 

@@ -27,7 +27,7 @@ fn the_shipped_file_shows_the_defaults() {
             key.unwrap_or(line)
         })
         .collect();
-    assert_eq!(shown, 9, "the file shows every section and key of this version");
+    assert_eq!(shown, 15, "the file shows every section and key of this version");
     assert_eq!(parse(&bare.join("\n")), Ok(Settings::default()));
 }
 
@@ -50,6 +50,8 @@ keys   = [ { id = "a", key = "s3cret", role = "write" }, { id = "b", key_file = 
 metrics = true
 [log]
 decisions = "all"
+keep_megabytes = 8
+keep_days = 0x2
 [kernel]
 lock_table = false
 "#,
@@ -62,19 +64,21 @@ lock_table = false
     assert_eq!(settings.dns.upstreams.as_deref(), Some(&["tls://9.9.9.9#dns.quad9.net".into(), "1.1.1.1".into()][..]));
     assert!(!settings.dns.redirect && !settings.kernel.lock_table);
     assert_eq!((settings.dns.out_of_scope, settings.log.decisions), (OutOfScope::Forward, Decisions::All));
+    assert_eq!((settings.log.keep_bytes, settings.log.keep_age), (8 << 20, 2 * super::DAY));
     let shown = format!("{settings:?}");
     assert!(!shown.contains("s3cret"), "{shown}");
-    let api = settings.api.unwrap();
+    let api = &settings.api;
     assert!(api.metrics && api.tls.is_some());
     assert_eq!(api.keys[0].secret, Secret::Here("s3cret".into()));
     assert_eq!((api.keys[1].role, &api.keys[1].secret), (Role::Read, &Secret::InFile("/b.key".into())));
-    assert_eq!(
-        settings.not_yet,
-        [
-            "[api]: the REST API is not part of this version; nothing listens",
-            "[log]: the decision log is not part of this version; nothing is recorded"
-        ]
-    );
+    assert_eq!(settings.not_yet, ["[api]: GET /metrics is not part of this version"]);
+}
+
+#[test]
+fn an_api_that_nobody_can_call_is_told() {
+    let told = |text: &str| parse(text).unwrap().not_yet;
+    assert_eq!(told("[api]\nlisten = \"127.0.0.1:1\""), ["[api]: there is no key, so nothing listens"]);
+    assert!(told("[api]\nkeys = [{ id = \"a\", key = \"b\", role = \"read\" }]").is_empty());
 }
 
 #[test]
@@ -113,6 +117,13 @@ fn values_that_cannot_work_are_refused() {
         mistakes("policy = 3"),
         ["line 1: policy: should be a text in quotes, not a whole number; for example policy = \
          \"/config/clawgress/policy.json\""]
+    );
+    assert_eq!(
+        mistakes("[log]\nkeep_days = 0\nkeep_megabytes = \"64\""),
+        [
+            "line 2: log.keep_days: 0 is out of bounds; from 1 to 3650",
+            "line 3: log.keep_megabytes: should be a whole number, without quotes, not a text; for example keep_megabytes = 1"
+        ]
     );
     assert!(mistakes("policy = \"/a\\u0000b\"")[0].contains("characters that do not show"));
     assert!(mistakes(&format!("runtime_dir = \"/{}\"", "r".repeat(100)))[0].contains("choose a shorter path"));

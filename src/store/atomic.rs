@@ -49,13 +49,12 @@ impl Staged {
     /// The system refuses; the old file is still there.
     pub fn commit(self) -> Result<(), StoreError> {
         self.file.persist(&self.path).map_err(|e| StoreError::io("write", &self.path, e.error))?;
-        sync_dir(&self.path)
+        sync_dir(self.path.parent().unwrap_or(Path::new("/")))
     }
 }
 
-/// Makes sure that a file keeps its name: that is part of the directory, which a power cut forgets unless told.
-pub(super) fn sync_dir(file: &Path) -> Result<(), StoreError> {
-    let dir = file.parent().unwrap_or(Path::new("/"));
+/// Names are part of their directory, which a power cut forgets unless told.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| StoreError::io("sync", dir, e))
 }
 

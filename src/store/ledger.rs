@@ -93,7 +93,7 @@ impl Ledger {
             file.sync_data()
         };
         cut(&file).map_err(|e| StoreError::io("sync", &path, e))?;
-        atomic::sync_dir(&path)?;
+        atomic::sync_dir(state_dir)?;
         let loaded = Loaded {
             entries: reading.entries.values().cloned().collect(),
             next: reading.highest + 1,

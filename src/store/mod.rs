@@ -7,6 +7,7 @@
 //! state_dir/revisions/000017.json   the last KEPT_REVISIONS revisions, the same form
 //! state_dir/ledger                  the use of caps: a journal, each line with a sum
 //! state_dir/ledger.broken-SECONDS   a journal that was damaged
+//! state_dir/unconfirmed.json        while a revision waits for its confirmation: until when, and what it goes back to
 //! ```
 //!
 //! A revision file is two JSON documents: one line of metadata, then the policy text, byte for byte (`tail -n +2`
@@ -24,6 +25,7 @@ mod error;
 pub mod ledger;
 mod revision;
 mod settings;
+mod unconfirmed;
 
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _};
@@ -37,6 +39,7 @@ pub use error::{StoreError, words};
 pub(crate) use revision::seconds;
 pub use revision::{Origin, Revision, RevisionMeta};
 pub use settings::{LoadError, load_settings};
+pub use unconfirmed::{Unconfirmed, Wait};
 
 use crate::policy::json::MAX_DOCUMENT;
 
@@ -69,6 +72,7 @@ pub struct StagedRevision {
 pub struct Store {
     policy: PathBuf,
     enforced: PathBuf,
+    unconfirmed: PathBuf,
     revisions: PathBuf,
     highest: u64,
     _lock: Flock<fs::File>,
@@ -90,7 +94,8 @@ impl Store {
             atomic::sweep(dir, &name.to_string_lossy())?;
         }
         let enforced = state_dir.join("enforced.json");
-        let mut store = Self { policy, enforced, revisions, highest: 0, _lock: lock };
+        let unconfirmed = state_dir.join("unconfirmed.json");
+        let mut store = Self { policy, enforced, unconfirmed, revisions, highest: 0, _lock: lock };
         let newest = store.numbers()?.last().copied().unwrap_or(0);
         // A damaged file is told by whoever reads it; here only its number would count.
         let last = store.meta(&store.enforced).ok().flatten().map_or(0, |meta| meta.revision);

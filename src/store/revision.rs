@@ -3,11 +3,12 @@
 use std::fmt::{self, Write as _};
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// What a revision was applied by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
     /// The command line (`apply`).
@@ -46,6 +47,9 @@ pub struct RevisionMeta {
     /// When; kept to the second.
     #[serde(with = "seconds")]
     pub applied_at: DateTime<Utc>,
+    /// The id of the API's key that applied it; `None`: it was no REST call.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_id: Option<String>,
 }
 
 /// One applied policy.

@@ -133,7 +133,10 @@ impl Kernel {
 
     /// Octets that left or that no limit can stop any more.
     pub fn settled(&self) -> u64 {
-        let passing = self.on_the_way.iter().filter(|(_, step)| matches!(step, Step::CountOver | Step::CountMerged | Step::Count));
+        let passing = self
+            .on_the_way
+            .iter()
+            .filter(|(_, step)| matches!(step, Step::CountOver | Step::CountMerged | Step::Count));
         self.wire + passing.map(|(packet, _)| packet.wire).sum::<u64>()
     }
 
@@ -212,8 +215,7 @@ impl Kernel {
             }
             Step::CountMerged => {
                 if packet.len > LONGEST_SINGLE {
-                    let merged =
-                        if packet.v6 { &mut self.counted.merged6 } else { &mut self.counted.merged4 };
+                    let merged = if packet.v6 { &mut self.counted.merged6 } else { &mut self.counted.merged4 };
                     *merged += packet.len;
                 }
                 Some(Step::Count)

@@ -20,9 +20,11 @@ use clawgress::plan::ir::{Direction, Hook, Key, Object, States, proto};
 use clawgress::plan::meter::CapId;
 use clawgress::plan::ops::{Delta, Table};
 use clawgress::plan::simulate::{Ending, Packet, Tracked, Tuple, run};
+use clawgress::plan::situation::Reports;
 use clawgress::plan::snapshot::{AddressVerdict, Snapshot};
 use clawgress::plan::table::names;
-use clawgress::policy::decision::{Decision, Reason, Verdict};
+use clawgress::plan::table::refusals::{self, Origin, REFUSALS};
+use clawgress::policy::decision::{Decision, Verdict};
 use clawgress::policy::model::Policy;
 use clawgress::policy::name::{Name, Pattern};
 use clawgress::policy::reference::{self, Flow, Leased, Protocol};
@@ -32,8 +34,9 @@ use random::Random;
 /// Triples of policy, flow and time that must agree.
 const TRIPLES: usize = 10_000;
 
+/// All decisions are recorded.
 fn world() -> World {
-    World::listening(53)
+    World { reports: Reports::All, ..World::listening(53) }
 }
 
 /// The transactions of a change, one after the other.
@@ -145,7 +148,7 @@ impl Gateway {
         let id = random.pick(&ids);
         let bytes = self.state.caps.get(id).expect("a cap").bytes;
         let reading = Reading { passed: bytes, ..self.state.caps.get(id).expect("a cap").reading() };
-        if let Stopped::More(change) = self.state.caps.stopped(id, reading) {
+        if let Stopped::More(change) = self.state.caps.stopped(id, reading, true) {
             let changes = [change];
             apply(&mut self.kernel, &self.state.set_caps(&changes)).expect("a legal transaction");
             self.state.caps_set(&changes);
@@ -279,7 +282,13 @@ fn compare(
         )
     };
     match decision.verdict {
-        Verdict::Allow => assert_eq!(outcome.end, Ending::Accept, "{}", context()),
+        Verdict::Allow => {
+            assert_eq!(outcome.end, Ending::Accept, "{}", context());
+            // A flow is told once, when it gets its class.
+            if state == States::NEW && mark == 0 {
+                assert_eq!(outcome.logged, [refusals::PASSED.into()], "{}", context());
+            }
+        }
         Verdict::OutOfScope => {
             assert_eq!((outcome.end, outcome.refused_by.is_none()), (Ending::Accept, true), "{}", context());
         }
@@ -287,16 +296,10 @@ fn compare(
             let wanted = if matches!(flow.protocol, Protocol::Tcp(_)) { Ending::Reset } else { Ending::Prohibit };
             assert_eq!(outcome.end, wanted, "{}", context());
             let chain = outcome.refused_by.as_deref().unwrap_or_default();
-            let fits = match decision.reason {
-                Reason::Denied => chain == "b_denied",
-                Reason::PortNotAllowed => chain == "b_port" || chain == "b_proto",
-                Reason::NoLease => chain == "b_lease",
-                Reason::WindowClosed => chain == "b_window",
-                Reason::CapExhausted => chain == "b_cap",
-                Reason::NotAllowlisted => chain == "b_special" || chain == "b_lease",
-                _ => false,
-            };
+            let refusal = REFUSALS.iter().find(|refusal| refusal.chain == chain);
+            let fits = refusal.is_some_and(|refusal| refusal.reasons.contains(&decision.reason));
             assert!(fits, "refused by {chain}\n{}", context());
+            assert_eq!(outcome.logged.last().map(|prefix| &**prefix), Some(chain), "{}", context());
         }
     }
     (decision.verdict == Verdict::Allow).then_some(outcome.mark)
@@ -321,6 +324,13 @@ fn compare_answer(gateway: &Gateway, flow: &Flow<'_>, seed: u64) {
     if passed {
         assert!(outcome.mark >= clawgress::plan::ir::CLASS_BASE, "an answer without a class: {outcome:?}");
     }
+    // Both ways: a copy says that its packet answers.
+    let told = outcome.logged.last().and_then(|prefix| refusals::origin(prefix));
+    let due = match &outcome.refused_by {
+        Some(chain) => REFUSALS.iter().position(|refusal| *refusal.chain == **chain).map(Origin::Refused),
+        None => Some(Origin::Passed),
+    };
+    assert_eq!(told, due.map(|origin| (origin, true)), "seed {seed} {flow:?} {outcome:?}");
 }
 
 /// The names that a class stands for, as its element says.

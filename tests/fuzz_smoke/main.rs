@@ -10,6 +10,8 @@ mod ledger;
 mod mutate;
 #[path = "../../fuzz/checks/netlink_dump.rs"]
 mod netlink_dump;
+#[path = "../../fuzz/checks/nflog.rs"]
+mod nflog;
 #[path = "../../fuzz/checks/policy.rs"]
 mod policy;
 mod seeds;
@@ -94,6 +96,11 @@ fn answers_of_upstreams() {
 #[test]
 fn packets_of_clients() {
     smoke("dns_query", dns_query::check, 1000);
+}
+
+#[test]
+fn copies_of_refused_packets() {
+    smoke("nflog", nflog::check, 1000);
 }
 
 #[test]

@@ -39,6 +39,7 @@ fn seeds_are_made_on_demand() {
         answers();
         ledgers();
         dumps();
+        copies();
     }
 }
 
@@ -197,6 +198,51 @@ fn dumps() {
     }
     chains.chains.retain(|_, chain| chain.base.is_some() || !chain.rules.is_empty());
     write("netlink_dump", "chains", &dump(&chains));
+}
+
+/// Copies of packets, as linux/netfilter/nfnetlink_log.h lays them out.
+fn copies() {
+    let attribute = |kind: u16, value: &[u8]| {
+        let mut out = [(value.len() as u16 + 4).to_ne_bytes(), kind.to_ne_bytes()].concat();
+        out.extend(value);
+        out.resize(out.len().next_multiple_of(4), 0);
+        out
+    };
+    let message = |number: u32, prefix: &str, packet: &[u8]| {
+        let body = [
+            vec![2, 0, 0x4e, 0x31],
+            attribute(1, &[8, 0, 2, 0]),
+            attribute(10, &[prefix.as_bytes(), &[0]].concat()),
+            attribute(4, &3u32.to_be_bytes()),
+            attribute(5, &4u32.to_be_bytes()),
+            attribute(12, &number.to_be_bytes()),
+            attribute(9, packet),
+        ]
+        .concat();
+        let mut out = (body.len() as u32 + 16).to_ne_bytes().to_vec();
+        out.extend((4u16 << 8).to_ne_bytes());
+        out.extend([0; 10]);
+        [out, body].concat()
+    };
+    let v4 = |protocol: u8, rest: &[u8]| {
+        let head = [0x45, 0, 0, 40, 0, 1, 0, 0, 64, protocol, 0, 0, 192, 168, 10, 10, 93, 184, 216, 34];
+        [&head[..], rest].concat()
+    };
+    let v6 = |next: u8, rest: &[u8]| {
+        let mut head = vec![0x60, 0, 0, 0, 0, 20, next, 64];
+        head.extend([0xfd; 16]);
+        head.extend([0x26; 16]);
+        head.extend(rest);
+        head
+    };
+    let ports = [0x9c, 0x40, 1, 0xbb, 0, 0, 0, 0];
+    let extensions = [&[60, 0, 0, 0, 0, 0, 0, 0][..], &[44, 0, 1, 4, 0, 0, 0, 0], &[17, 0, 0, 1, 0, 0, 0, 9], &ports];
+    write("nflog", "tcp", &message(0, "b_port", &v4(6, &ports)));
+    write("nflog", "reply", &message(7, "b_lease reply", &v4(17, &ports)));
+    write("nflog", "extensions", &message(1, "b_denied", &v6(0, &extensions.concat())));
+    write("nflog", "echo", &message(u32::MAX, "b_special", &v6(58, &[128, 0, 0, 0])));
+    write("nflog", "two", &[message(3, "passed", &v4(6, &ports)), message(9, "strange", &v4(1, &[8]))].concat());
+    write("nflog", "packet-alone", &v6(43, &[6, 1, 0, 0]));
 }
 
 /// What the kernel says of a table, in a namespace of its own.

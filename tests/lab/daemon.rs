@@ -60,11 +60,10 @@ fn what_is_not_enforced_yet_is_refused() {
     world.gateway.enforce(policy());
     let parts = [
         ("/mode", json!({ "mode": "monitor" })),
-        ("/limits", json!({ "limits": { "egress_kbps": 8000 } })),
+        ("/limits", json!({ "limits": { "egress_kbps": 100_000_001 } })),
         (
-            "/hosts/a/exfil",
-            json!({ "hosts": { "a": { "sources": ["192.168.10.10/32"],
-            "exfil": { "domains": { "api.example.com": { "bytes": 1_048_576, "period": "hour" } } } } } }),
+            "/deny/domain_lists",
+            json!({ "deny": { "domain_lists": [{ "name": "a", "file": "/a", "format": "hosts" }] } }),
         ),
     ];
     for (place, part) in parts {

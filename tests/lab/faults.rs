@@ -20,7 +20,7 @@ fn policy() -> Value {
 
 /// The message of a failed check in `health --json`; the exit status must say it as well.
 #[track_caller]
-fn failed_check(world: &World, name: &str) -> String {
+pub fn failed_check(world: &World, name: &str) -> String {
     let health = world.gateway.tool(&["health", "--json"]);
     assert_eq!(health.code, Some(1), "a fault must show: {}", health.stdout);
     let health = health.json();
@@ -312,21 +312,21 @@ fn a_signal_right_after_readiness_is_understood() {
 }
 
 /// A small disk of its own over a directory; gone with the value.
-struct Disk(std::path::PathBuf);
+pub(crate) struct Disk(std::path::PathBuf);
 
 impl Disk {
     #[track_caller]
-    fn mount(path: &std::path::Path) -> Self {
+    pub(crate) fn mount(path: &std::path::Path) -> Self {
         run("mount", &["-t", "tmpfs", "-o", "size=128k", "tmpfs", &path.display().to_string()]);
         Self(path.to_owned())
     }
 
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let filled = std::fs::write(self.0.join("ballast"), vec![b'x'; 256 * 1024]);
         assert!(filled.is_err(), "the disk is small");
     }
 
-    fn clear(&self) {
+    pub(crate) fn clear(&self) {
         std::fs::remove_file(self.0.join("ballast")).expect("it is there");
     }
 }

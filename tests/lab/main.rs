@@ -32,6 +32,7 @@ fn rounds(usual: usize) -> usize {
     std::env::var("LAB_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
+mod back;
 mod cap;
 mod cap_restart;
 mod cap_shared;
@@ -40,14 +41,18 @@ mod deny;
 mod differential;
 mod dns;
 mod faults;
+mod flood;
 mod foreign;
 mod hosts;
 mod icmp;
 mod kill9;
 mod lease;
+mod log;
+mod log_sums;
 mod notrack;
 mod ports;
 mod refusal;
+mod rest;
 mod scale;
 mod scales;
 mod scope;

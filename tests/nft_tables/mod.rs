@@ -132,6 +132,8 @@ pub fn all_conditions() -> Vec<Cond> {
         Cond::OverQuota(ident(QUOTA)),
         Cond::OverRate { rate: 125_000, burst: 64_000 },
         Cond::OverRate { rate: 1, burst: 0 },
+        Cond::Within { rate: 1, burst: 1 },
+        Cond::Within { rate: 100_000, burst: 7 },
     ];
     for field in fields() {
         for negate in [false, true] {
@@ -148,6 +150,8 @@ pub fn all_actions() -> Vec<Action> {
     let mut all = vec![
         Action::Counter,
         Action::CountIn(ident(COUNTER)),
+        Action::Log { group: 0, prefix: ident("p"), snaplen: 1 },
+        Action::Log { group: u16::MAX, prefix: ident("a prefix, of/words"), snaplen: 128 },
         Action::SetMark(0x8000_1234),
         Action::KeepTracking,
         Action::Reset,

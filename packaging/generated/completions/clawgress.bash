@@ -22,6 +22,9 @@ _clawgress() {
             clawgress,check)
                 cmd="clawgress__subcmd__check"
                 ;;
+            clawgress,confirm)
+                cmd="clawgress__subcmd__confirm"
+                ;;
             clawgress,explain)
                 cmd="clawgress__subcmd__explain"
                 ;;
@@ -42,6 +45,12 @@ _clawgress() {
                 ;;
             clawgress,import)
                 cmd="clawgress__subcmd__import"
+                ;;
+            clawgress,log)
+                cmd="clawgress__subcmd__log"
+                ;;
+            clawgress,rollback)
+                cmd="clawgress__subcmd__rollback"
                 ;;
             clawgress,rpz)
                 cmd="clawgress__subcmd__rpz"
@@ -67,6 +76,9 @@ _clawgress() {
             clawgress__subcmd__generate,man)
                 cmd="clawgress__subcmd__generate__subcmd__man"
                 ;;
+            clawgress__subcmd__generate,openapi)
+                cmd="clawgress__subcmd__generate__subcmd__openapi"
+                ;;
             clawgress__subcmd__generate,schema)
                 cmd="clawgress__subcmd__generate__subcmd__schema"
                 ;;
@@ -79,6 +91,9 @@ _clawgress() {
             clawgress__subcmd__generate__subcmd__help,man)
                 cmd="clawgress__subcmd__generate__subcmd__help__subcmd__man"
                 ;;
+            clawgress__subcmd__generate__subcmd__help,openapi)
+                cmd="clawgress__subcmd__generate__subcmd__help__subcmd__openapi"
+                ;;
             clawgress__subcmd__generate__subcmd__help,schema)
                 cmd="clawgress__subcmd__generate__subcmd__help__subcmd__schema"
                 ;;
@@ -87,6 +102,9 @@ _clawgress() {
                 ;;
             clawgress__subcmd__help,check)
                 cmd="clawgress__subcmd__help__subcmd__check"
+                ;;
+            clawgress__subcmd__help,confirm)
+                cmd="clawgress__subcmd__help__subcmd__confirm"
                 ;;
             clawgress__subcmd__help,explain)
                 cmd="clawgress__subcmd__help__subcmd__explain"
@@ -109,6 +127,12 @@ _clawgress() {
             clawgress__subcmd__help,import)
                 cmd="clawgress__subcmd__help__subcmd__import"
                 ;;
+            clawgress__subcmd__help,log)
+                cmd="clawgress__subcmd__help__subcmd__log"
+                ;;
+            clawgress__subcmd__help,rollback)
+                cmd="clawgress__subcmd__help__subcmd__rollback"
+                ;;
             clawgress__subcmd__help,rpz)
                 cmd="clawgress__subcmd__help__subcmd__rpz"
                 ;;
@@ -130,6 +154,9 @@ _clawgress() {
             clawgress__subcmd__help__subcmd__generate,man)
                 cmd="clawgress__subcmd__help__subcmd__generate__subcmd__man"
                 ;;
+            clawgress__subcmd__help__subcmd__generate,openapi)
+                cmd="clawgress__subcmd__help__subcmd__generate__subcmd__openapi"
+                ;;
             clawgress__subcmd__help__subcmd__generate,schema)
                 cmd="clawgress__subcmd__help__subcmd__generate__subcmd__schema"
                 ;;
@@ -140,7 +167,7 @@ _clawgress() {
 
     case "${cmd}" in
         clawgress)
-            opts="-h -V --config --help --version run check apply import show status health firewall rpz explain history teardown generate help"
+            opts="-h -V --config --help --version run check apply import show status health firewall rpz explain log history rollback confirm teardown generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -158,13 +185,17 @@ _clawgress() {
             return 0
             ;;
         clawgress__subcmd__apply)
-            opts="-h --policy --config --help"
+            opts="-h --policy --confirm --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --policy)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --confirm)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -190,6 +221,24 @@ _clawgress() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__confirm)
+            opts="-h --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -266,7 +315,7 @@ _clawgress() {
             return 0
             ;;
         clawgress__subcmd__generate)
-            opts="-h --config --help schema man completions help"
+            opts="-h --config --help schema openapi man completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -302,7 +351,7 @@ _clawgress() {
             return 0
             ;;
         clawgress__subcmd__generate__subcmd__help)
-            opts="schema man completions help"
+            opts="schema openapi man completions help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -357,6 +406,20 @@ _clawgress() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        clawgress__subcmd__generate__subcmd__help__subcmd__openapi)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         clawgress__subcmd__generate__subcmd__help__subcmd__schema)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
@@ -382,6 +445,24 @@ _clawgress() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__generate__subcmd__openapi)
+            opts="-h --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -430,7 +511,7 @@ _clawgress() {
             return 0
             ;;
         clawgress__subcmd__help)
-            opts="run check apply import show status health firewall rpz explain history teardown generate help"
+            opts="run check apply import show status health firewall rpz explain log history rollback confirm teardown generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -458,6 +539,20 @@ _clawgress() {
             return 0
             ;;
         clawgress__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__help__subcmd__confirm)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -500,7 +595,7 @@ _clawgress() {
             return 0
             ;;
         clawgress__subcmd__help__subcmd__generate)
-            opts="schema man completions"
+            opts="schema openapi man completions"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -528,6 +623,20 @@ _clawgress() {
             return 0
             ;;
         clawgress__subcmd__help__subcmd__generate__subcmd__man)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__help__subcmd__generate__subcmd__openapi)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -598,6 +707,34 @@ _clawgress() {
             return 0
             ;;
         clawgress__subcmd__help__subcmd__import)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__help__subcmd__log)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__help__subcmd__rollback)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -710,6 +847,70 @@ _clawgress() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__log)
+            opts="-f -h --follow --host --domain --action --protocol --grep --since --limit --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --host)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --domain)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --action)
+                    COMPREPLY=($(compgen -W "allow block monitor" -- "${cur}"))
+                    return 0
+                    ;;
+                --protocol)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --grep)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__rollback)
+            opts="-h --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 --config)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::meter::{CapCounters, CapId, CapState};
@@ -74,7 +75,7 @@ pub struct Cap {
 }
 
 /// A cap for people and scripts: `status`, `explain`, `telemetry`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CapUse {
     /// Whose.
     pub host: String,

@@ -4,9 +4,10 @@ use super::super::ir::{
     Action, Base, CLASS_BASE, ChainType, Cond, DataType, Direction, End, Family, Field, Hook, Key, KeyType, Lookup, Op,
     States, Verdict, proto,
 };
-use super::super::situation::DnsDoor;
-use super::build::{Build, goto, member, verdict};
+use super::super::situation::{DnsDoor, Reports};
+use super::build::{Build, goto, jump, member, verdict};
 use super::names;
+use super::refusals;
 use super::scope::{self, Side};
 use crate::policy::reference::{SPECIAL_V4, SPECIAL_V6};
 
@@ -24,7 +25,7 @@ pub(super) fn add(build: &mut Build<'_>) {
     forward(build);
     classify(build);
     inbound(build);
-    refusals(build);
+    refusals::add(build);
     prerouting(build);
     input(build);
     tracking(build);
@@ -101,7 +102,7 @@ fn has_scope(build: &Build<'_>) -> bool {
 
 /// What becomes of a packet with a source that it cannot have.
 fn spoofed() -> Vec<Action> {
-    vec![Action::Counter, Action::Verdict(Verdict::Drop)]
+    goto(refusals::SPOOFED)
 }
 
 /// Sends packets from and towards the scope on their way; the rest falls through, untouched.
@@ -137,6 +138,7 @@ fn classify(build: &mut Build<'_>) {
             errors(build, &chain, &error, Direction::Original);
         }
         let class = || vec![Cond::Mark(Op::Ge, CLASS_BASE)];
+        passed(build, &chain, &[]);
         build.rule(&chain, class(), vec![Action::Vmap(Field::CtMark, names::UP.into())], "");
         build.rule(&chain, class(), goto("b_window"), "leased, but its door is shut");
         build.rule(&chain, vec![], goto("b_lease"), "");
@@ -158,6 +160,15 @@ fn classify(build: &mut Build<'_>) {
         member(Key::Range(net.into(), std::net::IpAddr::V6(last.into())))
     });
     block(Family::V6, v6.collect(), build);
+}
+
+/// The flow has got its class: the one place that a flow comes by once. Whether its door is open is seen next, so whoever
+/// reads the copy has to look as well.
+pub(super) fn passed(build: &mut Build<'_>, chain: &str, conds: &[Cond]) {
+    if build.situation.reports == Reports::All {
+        let conds = conds.iter().cloned().chain([Cond::Mark(Op::Ge, CLASS_BASE)]).collect();
+        build.rule(chain, conds, jump(refusals::PASSED), "for the decision log");
+    }
 }
 
 /// An ICMP error is judged by the address of its flow, not by port and protocol. So it may pass, but the flow gets no
@@ -196,28 +207,6 @@ fn inbound(build: &mut Build<'_>) {
         build.rule(&chain, vec![], vec![Action::Vmap(sender, names::of("reply", family))], "most specific source");
         build.rule(&chain, vec![], goto("b_inbound"), "");
     }
-}
-
-/// One chain for each reason, with a counter, so that the table itself says what it refused and why.
-fn refusals(build: &mut Build<'_>) {
-    for (chain, comment) in [
-        ("b_malformed", "malformed"),
-        ("b_denied", "denied"),
-        ("b_port", "port-not-allowed"),
-        ("b_proto", "port-not-allowed: protocol"),
-        ("b_special", "not-allowlisted: special address"),
-        ("b_lease", "no-lease"),
-        ("b_window", "window-closed"),
-        ("b_cap", "cap-exhausted"),
-        ("b_inbound", "not-allowlisted: opened from outside"),
-        ("b_gateway", "not-allowlisted: the gateway's own service"),
-    ] {
-        build.rule(chain, vec![], vec![Action::Counter, Action::Verdict(Verdict::Goto(names::DENY.into()))], comment);
-    }
-    // The mark goes: nothing of ours stays on a flow that we refuse.
-    build.rule(names::DENY, vec![], vec![Action::SetMark(0)], "");
-    build.rule(names::DENY, vec![Cond::Proto(proto::TCP)], vec![Action::Reset], "fast refusal");
-    build.rule(names::DENY, vec![], vec![Action::Prohibit], "fast refusal");
 }
 
 /// A nat chain: it sees only the first packet of a flow, so it costs known flows nothing.

@@ -5,6 +5,7 @@ use super::super::meter::{CapCounters, CapId, CapState, Meter};
 use super::super::ops::Op;
 use super::build::{Build, goto, jump, verdict};
 use super::names::{self, Owner};
+use super::refusals;
 use crate::policy::model::Policy;
 
 /// Octets per second in one kbit/s (SPEC section 1: 1 kbit is 1000 bits).
@@ -21,7 +22,6 @@ pub(super) fn is_metered(policy: &Policy) -> bool {
 }
 
 pub(super) fn add(build: &mut Build<'_>) {
-    build.rule("b_rate", vec![], vec![Action::Counter, Action::Verdict(Verdict::Drop)], "rate-limited");
     if let Some(kbps) = &build.policy.egress_kbps {
         rate(build, names::rate(Owner::Global), kbps.value, kbps.path.as_str());
     }
@@ -52,7 +52,7 @@ pub(super) fn add(build: &mut Build<'_>) {
 
 fn rate(build: &mut Build<'_>, chain: Ident, kbps: u64, path: &str) {
     let over = Cond::OverRate { rate: kbps.saturating_mul(OCTETS_PER_KBIT), burst: BURST };
-    build.rule(&chain, vec![over], goto("b_rate"), path);
+    build.rule(&chain, vec![over], goto(refusals::RATE_LIMITED), path);
 }
 
 /// Packets beyond the first limit of a cap: counted, and back where they came from as long as the rest allows. They are
@@ -71,8 +71,11 @@ fn over(cap: CapId, charged: &[CapId]) -> Vec<Rule> {
 
 /// What becomes of a packet that is beyond both limits of a cap.
 pub fn stop(state: &CapState) -> Vec<Rule> {
-    let (actions, comment) =
-        if state.last { (goto("b_cap"), "used up") } else { (verdict(Verdict::Drop), "more is granted in a moment") };
+    let (actions, comment) = if state.last {
+        (goto(refusals::CAP_EXHAUSTED), "used up")
+    } else {
+        (verdict(Verdict::Drop), "more is granted in a moment")
+    };
     vec![Rule { conds: Vec::new(), actions, comment: comment.into() }]
 }
 

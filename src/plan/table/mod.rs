@@ -20,6 +20,7 @@ mod hosts;
 mod lists;
 mod meters;
 pub mod names;
+pub mod refusals;
 mod scope;
 mod views;
 

@@ -10,7 +10,7 @@ use super::super::ir::{
     Verdict, proto,
 };
 use super::build::{Build, goto, jump, member, verdict};
-use super::hooks::{errors, who};
+use super::hooks::{errors, passed, who};
 use super::hosts::everybody;
 use super::names::{self, Owner};
 use super::scope::{self, Side};
@@ -91,6 +91,7 @@ fn open(build: &mut Build<'_>, chain: &str, family: Family, agent: Direction, ca
         who(build, chain, family, Field::Ct(agent, family, End::Source));
         let class = Action::SetMarkFrom(Lookup::One(Field::CtMark), classes.into());
         build.rule(chain, vec![], vec![class], "allow.ips covers the address");
+        passed(build, chain, &[]);
         build.rule(chain, vec![], vec![alive], "");
         build.rule(chain, vec![], goto("b_window"), "its door is shut");
         return;
@@ -111,10 +112,14 @@ fn open(build: &mut Build<'_>, chain: &str, family: Family, agent: Direction, ca
     let peer = Field::Ct(Direction::Original, family, peer);
     let charged = || vec![Cond::In { field: peer, set: set.clone(), negate: false }];
     let class = Action::SetMarkFrom(Lookup::One(peer), map);
-    build.rule(chain, charged(), vec![class, alive.clone()], "allow.ips covers the address, and a cap is charged");
+    build.rule(chain, charged(), vec![class], "allow.ips covers the address, and a cap is charged");
+    passed(build, chain, &charged());
+    build.rule(chain, charged(), vec![alive.clone()], "");
     build.rule(chain, charged(), goto("b_window"), "its door is shut");
     if let Some(class) = build.situation.net_class(host, inbound) {
-        build.rule(chain, vec![], vec![Action::SetMark(class), alive], "allow.ips covers the address");
+        build.rule(chain, vec![], vec![Action::SetMark(class)], "allow.ips covers the address");
+        passed(build, chain, &[]);
+        build.rule(chain, vec![], vec![alive], "");
     }
     build.rule(chain, vec![], goto("b_window"), "its door is shut");
 }

@@ -1,5 +1,5 @@
-//! One decision in the real world: packets, DNS answers and the running daemon's `explain` against the reference, on
-//! random policies, flows and questions, over many changes of the policy with leases and flows that live on.
+//! One decision in the real world: packets, DNS answers, the running daemon's `explain` and its decision log against the
+//! reference, on random policies, flows and questions, over many changes of the policy with leases and flows that live on.
 //!
 //! `CASES` says how many (1000), `SEED` which. The interface that a packet comes in by cannot be told to `explain`; it
 //! answers for one that the policy is about, and is held to that.
@@ -9,14 +9,16 @@ mod live;
 #[allow(dead_code, reason = "the universe here is the lab's")]
 #[path = "../../differential/random.rs"]
 mod random;
+mod record;
 mod tries;
 mod universe;
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use clawgress::cli::client::Client;
 use clawgress::core::explain::Explanation;
-use clawgress::daemon::protocol::{Applied, Explain, Request};
+use clawgress::daemon::protocol::{Applied, Explain, Request, Status};
 use clawgress::policy::model::Policy;
 use clawgress::policy::normalised;
 
@@ -38,6 +40,11 @@ fn number(variable: &str, usual: u64) -> u64 {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
+fn revision(daemon: &mut Client) -> u64 {
+    let answer = daemon.ask(&Request::Status {}).expect("the daemon answers");
+    answer.data::<Status>().expect("a status").revision.expect("a policy is in force")
+}
+
 /// The lab under a random policy, with what its agents were told and have open.
 struct Trial {
     world: World,
@@ -45,6 +52,9 @@ struct Trial {
     random: Random,
     seed: u64,
     policy: Policy,
+    /// The number of that policy, and when it was put in force.
+    revision: u64,
+    since: DateTime<Utc>,
     book: Book,
     live: Vec<live::Live>,
     cases: u64,
@@ -81,14 +91,23 @@ impl Trial {
 
     fn import(&mut self, policy: Policy, by_tool: bool) {
         let text = normalised(&policy).to_string();
+        let now = Utc::now();
         if by_tool {
             self.world.gateway.import(text);
         } else {
-            let answer = self.daemon.ask(&Request::Import { policy: text }).expect("the daemon answers");
+            let answer = self
+                .daemon
+                .ask(&Request::Import { policy: text, expect_revision: None, confirm_seconds: None })
+                .expect("the daemon answers");
             assert!(answer.success, "{answer:?}\n{}", normalised(&policy));
             assert!(answer.data::<Applied>().expect("the answer to an import").applied);
         }
         self.policy = policy;
+        // The same policy once more is the same revision, in which what is alike may have its record already.
+        let old = std::mem::replace(&mut self.revision, revision(&mut self.daemon));
+        if old != self.revision {
+            self.since = now;
+        }
         self.book.revise(&self.policy);
     }
 
@@ -126,8 +145,19 @@ fn packets_answers_and_explain_agree_with_the_reference() {
     let policy = random.lab_policy();
     world.gateway.enforce(normalised(&policy));
     let daemon = Client::connect(&world.gateway.path("run")).expect("the daemon listens");
-    let (book, live, seen) = (Book::default(), Vec::new(), BTreeMap::new());
-    let mut trial = Trial { world, daemon, random, seed, policy, book, live, cases: 0, seen };
+    let mut trial = Trial {
+        world,
+        daemon,
+        random,
+        seed,
+        policy,
+        revision: 1,
+        since: Utc::now(),
+        book: Book::default(),
+        live: Vec::new(),
+        cases: 0,
+        seen: BTreeMap::new(),
+    };
     let (start, mut policies) = (std::time::Instant::now(), 0_u64);
     while trial.cases < due {
         policies += 1;
@@ -180,6 +210,11 @@ impl Trial {
             "live flow: cut",
             "called: allowed",
             "called: refused",
+            "record: denied",
+            "record: no-lease",
+            "record: not-allowlisted",
+            "record: port-not-allowed",
+            "record: rebinding",
             "daemon: started again",
         ];
         let missing: Vec<_> = all.iter().filter(|what| !self.seen.contains_key(**what)).collect();

@@ -39,6 +39,7 @@ impl Trial {
         let due = self.book.ask(&self.policy, source, interface, entry, wants_v4);
         self.must_answer(&due, reply, &case);
         self.learn_link(source, entry);
+        self.query_must_be_recorded(&due, source, entry, &case);
 
         // `explain` speaks of the name; what its answer leads to is another question.
         let asked = name(entry.name);
@@ -159,6 +160,7 @@ impl Trial {
         let (agent, _) = self.agent(number);
         let outcome = attempt(agent, &flow);
         self.must_meet(&decision, &flow, &outcome, &case);
+        self.flow_must_be_recorded(&decision, &flow, &case);
         self.explain_flow(&flow, &case);
         self.agreed("flow", decision.reason.as_str());
         self.keep_open(flow, &decision);
@@ -211,6 +213,7 @@ impl Trial {
         } else {
             self.must_answer(&due, reply, &case);
             self.learn_link(source, entry);
+            self.query_must_be_recorded(&due, source, entry, &case);
             "answered by us"
         };
         self.explain_flow(&Flow { source, interface, destination: server, protocol }, &case);
@@ -228,6 +231,7 @@ impl Trial {
         let decision = self.expect(&flow);
         let outcome = attempt(&self.world.internet.peer, &flow);
         self.must_meet(&decision, &flow, &outcome, &case);
+        self.flow_must_be_recorded(&decision, &flow, &case);
         let word = match decision.verdict {
             Verdict::Allow => "allowed",
             Verdict::Block => "refused",

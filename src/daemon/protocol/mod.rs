@@ -2,10 +2,11 @@
 //! there, one JSON object a line back, as many pairs as the tool likes on one connection.
 //!
 //! The answer's envelope is that of the REST calls (SPEC section 5). `data` is by command: [`Status`], [`Health`],
-//! [`Text`] (firewall, rpz), [`Stored`] (show), [`Applied`] (apply, import),
-//! [`Explanation`](crate::core::explain::Explanation) (explain), [`History`], [`TornDown`].
+//! [`Text`] (firewall, rpz), [`Stored`] (show), [`Applied`] (apply, import, store), [`RolledBack`], [`Confirmed`],
+//! [`Explanation`](crate::core::explain::Explanation) (explain), [`Logged`] (log), [`History`], [`TornDown`].
 
-use std::collections::BTreeMap;
+mod data;
+
 use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
@@ -13,14 +14,20 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::core::caps::CapUse;
 use crate::core::explain::{self, Question, Target};
+use crate::decisions::Filter;
 use crate::policy::Diagnostic;
 use crate::policy::schedule::Moment;
-use crate::store::{Origin, RevisionMeta};
+
+pub use data::{
+    Applied, Check, Confirmed, Health, History, Limits, Logged, RolledBack, StateWord, Status, Stored, Text, TornDown,
+};
 
 /// The longest line either side reads, bytes. As much as the longest policy; a line that has no end is cut here.
 pub const MAX_LINE: usize = crate::policy::json::MAX_DOCUMENT;
+
+/// The longest wait for a confirmation, seconds: a week. Who is away longer has not tried anything out.
+pub const MAX_CONFIRM_SECONDS: u64 = 7 * 24 * 3600;
 
 /// What the tool asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,14 +53,55 @@ pub enum Request {
         /// The text of the other one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         policy: Option<String>,
+        /// It goes away by itself unless it is confirmed in time.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        confirm_seconds: Option<u64>,
     },
     /// Validate, enforce and store.
     Import {
         /// The text of the policy.
         policy: String,
+        /// Refuse unless this revision is in force; 0: none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expect_revision: Option<u64>,
+        /// It goes away by itself unless it is confirmed in time, and is stored only then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        confirm_seconds: Option<u64>,
+    },
+    /// Validate and store, and enforce nothing.
+    Store {
+        /// The text of the policy.
+        policy: String,
+        /// Refuse unless this revision is in force; 0: none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expect_revision: Option<u64>,
+    },
+    /// Return to an earlier revision.
+    Rollback {
+        /// Its number; absent: the one before the one in force.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        revision: Option<u64>,
+        /// Refuse unless this revision is in force.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        expect_revision: Option<u64>,
+    },
+    /// Let the revision stay that waits for its confirmation.
+    Confirm {
+        /// Refuse unless it is this one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        revision: Option<u64>,
     },
     /// The verdict on one query or flow.
     Explain(Explain),
+    /// Decision records.
+    Log {
+        /// Go on with what comes: further answers on this connection, without a further request.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        follow: bool,
+        /// Which ones.
+        #[serde(default)]
+        filter: Filter,
+    },
     /// The revisions.
     History {},
     /// Stop enforcing.
@@ -124,13 +172,30 @@ pub struct Response {
     /// The mistakes of a policy that was refused.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<Diagnostic>,
+    /// Whose fault a failure is; the text says it to people, this to the other faces of the daemon.
+    #[serde(skip)]
+    pub refusal: Refusal,
+}
+
+/// Whose fault it is that something was not done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Refusal {
+    /// What was sent is not right.
+    Invalid,
+    /// It does not fit what is in force now.
+    Conflict,
+    /// There is no such thing.
+    NotFound,
+    /// The kernel or the disk refused.
+    #[default]
+    Failed,
 }
 
 impl Response {
     /// It was done.
     pub fn done(data: impl Serialize) -> Self {
         match serde_json::to_value(data) {
-            Ok(data) => Self { success: true, data, error: None, errors: Vec::new() },
+            Ok(data) => Self { success: true, data, error: None, errors: Vec::new(), refusal: Refusal::default() },
             Err(error) => Self::failed(format!("the answer cannot be written: {error}")),
         }
     }
@@ -140,9 +205,14 @@ impl Response {
         Self::refused(error, Vec::new())
     }
 
+    /// It was not done, and whose fault that is.
+    pub fn because(refusal: Refusal, error: impl Into<String>) -> Self {
+        Self { refusal, ..Self::failed(error) }
+    }
+
     /// A policy was refused, with its mistakes.
     pub fn refused(error: impl Into<String>, errors: Vec<Diagnostic>) -> Self {
-        Self { success: false, data: Value::Null, error: Some(error.into()), errors }
+        Self { success: false, data: Value::Null, error: Some(error.into()), errors, refusal: Refusal::default() }
     }
 
     /// The data as the type that goes with the command.
@@ -154,153 +224,10 @@ impl Response {
     }
 }
 
-/// The state in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StateWord {
-    /// The policy is enforced.
-    Enforcing,
-    /// The policy is in force and blocks nothing.
-    Monitoring,
-    /// Enforced, but a check fails.
-    Degraded,
-    /// No policy can be read or enforced: everything in scope is blocked.
-    Blocked,
-    /// No policy was ever stored.
-    Unconfigured,
-}
-
-/// One check of `status` and `health`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check {
-    /// What is looked at: one word.
-    pub name: String,
-    /// Whether it is as it should be.
-    pub ok: bool,
-    /// What was seen, one line.
-    pub message: String,
-}
-
-/// `status --json`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
-    /// The state.
-    pub state: StateWord,
-    /// The revision in force.
-    pub revision: Option<u64>,
-    /// The digest of its policy.
-    pub sha256: Option<String>,
-    /// What applied it.
-    pub origin: Option<Origin>,
-    /// When, RFC 3339.
-    #[serde(with = "maybe_seconds")]
-    pub applied_at: Option<DateTime<Utc>>,
-    /// How many hosts it has.
-    pub hosts: usize,
-    /// How many entries its domain lists have.
-    pub domains: usize,
-    /// Whether what is stored or in the kernel is not what was applied.
-    pub drift: bool,
-    /// The checks.
-    pub checks: Vec<Check>,
-    /// The exfil caps with what was used of them; of broken ones nothing is known but that they are closed.
-    #[serde(default)]
-    pub caps: Vec<CapUse>,
-    /// The rate limits, kilobits per second.
-    #[serde(default)]
-    pub limits: Limits,
-}
-
-/// The rate limits of the policy in force.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// Of all egress in scope.
-    pub egress_kbps: Option<u64>,
-    /// Of single hosts besides.
-    pub hosts: BTreeMap<String, u64>,
-}
-
-/// `health --json`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
-    /// Whether every check is well.
-    pub healthy: bool,
-    /// The checks.
-    pub checks: Vec<Check>,
-}
-
-/// `firewall --json`, `rpz --json`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Text {
-    /// The table or zone, lines.
-    pub text: String,
-}
-
-/// The stored policy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stored {
-    /// Its text as imported; `None`: none is stored.
-    pub policy: Option<String>,
-}
-
-/// What `apply` and `import` did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Applied {
-    /// The revision in force now.
-    pub revision: u64,
-    /// The digest of its policy.
-    pub sha256: String,
-    /// Whether it is enforced.
-    pub applied: bool,
-    /// How many things in the kernel were changed for it.
-    pub changes: u64,
-    /// What is odd about the policy though legal.
-    #[serde(default)]
-    pub warnings: Vec<Diagnostic>,
-    /// What went wrong after it came into force, one sentence each: the disk was full and the like.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub trouble: Vec<String>,
-}
-
-/// `history --json`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct History {
-    /// Newest first.
-    pub revisions: Vec<RevisionMeta>,
-    /// Files of the history that are no good, one sentence each.
-    #[serde(default)]
-    pub damage: Vec<String>,
-}
-
-/// What `teardown` did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TornDown {
-    /// Whether there was a table to remove.
-    pub removed: bool,
-    /// What is open now, one line.
-    pub message: String,
-}
-
-/// Times as RFC 3339 to the second, or `null`.
-mod maybe_seconds {
-    use chrono::{DateTime, Utc};
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(time: &Option<DateTime<Utc>>, to: S) -> Result<S::Ok, S::Error> {
-        match time {
-            Some(time) => crate::store::seconds::serialize(time, to),
-            None => to.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<DateTime<Utc>>, D::Error> {
-        Option::<DateTime<Utc>>::deserialize(from)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::Origin;
 
     fn read(line: &str) -> Result<Request, serde_json::Error> {
         serde_json::from_str(line)
@@ -320,8 +247,18 @@ mod tests {
             (Request::Status {}, r#"{"command":"status"}"#),
             (Request::Rpz { host: None }, r#"{"command":"rpz"}"#),
             (Request::Rpz { host: Some("a".into()) }, r#"{"command":"rpz","host":"a"}"#),
-            (Request::Apply { policy: None }, r#"{"command":"apply"}"#),
-            (Request::Import { policy: "{}\n".into() }, r#"{"command":"import","policy":"{}\n"}"#),
+            (
+                Request::Log { follow: true, filter: Filter { host: Some("a".into()), ..Filter::default() } },
+                r#"{"command":"log","follow":true,"filter":{"host":"a"}}"#,
+            ),
+            (Request::Apply { policy: None, confirm_seconds: None }, r#"{"command":"apply"}"#),
+            (Request::Apply { policy: None, confirm_seconds: Some(5) }, r#"{"command":"apply","confirm_seconds":5}"#),
+            (
+                Request::Import { policy: "{}\n".into(), expect_revision: None, confirm_seconds: None },
+                r#"{"command":"import","policy":"{}\n"}"#,
+            ),
+            (Request::Rollback { revision: Some(3), expect_revision: None }, r#"{"command":"rollback","revision":3}"#),
+            (Request::Confirm { revision: None }, r#"{"command":"confirm"}"#),
             (
                 Request::Explain(explain),
                 r#"{"command":"explain","source":"192.168.10.10","domain":"api.example.com","port":443,"protocol":"tcp"}"#,
@@ -339,6 +276,7 @@ mod tests {
             r#"{"command":"import"}"#,
             r#"{"command":"import","policy":{}}"#,
             r#"{"command":"explain","source":"1.2.3.4","domian":"x"}"#,
+            r#"{"command":"log","filter":{"hots":"a"}}"#,
             r#"{"command":"reboot"}"#,
             r#"{}"#,
             "[]",

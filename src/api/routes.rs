@@ -1,0 +1,295 @@
+//! The calls: name, role, fields, and the function that makes a request of them. The router, the roles and the OpenAPI
+//! document are all made of [`ROUTES`], so a call stands in one place.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+
+use super::fields::{Field, Fields, Kind};
+use crate::core::explain::Explanation;
+use crate::daemon::protocol::{
+    Applied, Confirmed, Explain, Health, MAX_CONFIRM_SECONDS, Request, RolledBack, Status, Transport,
+};
+use crate::settings::Role;
+
+/// The places where each call is, the documented one first.
+pub(super) const PREFIXES: [&str; 2] = ["/clawgress", "/api/clawgress"];
+
+/// One call.
+pub(super) struct Route {
+    /// The last part of its path.
+    pub name: &'static str,
+    /// Who may.
+    pub role: Role,
+    /// What it does, one line.
+    pub about: &'static str,
+    /// What may stand in the body besides the key.
+    pub fields: &'static [Field],
+    /// The request of a body; `None`: a mistake was noted.
+    pub request: fn(&mut Fields<'_>) -> Option<Request>,
+    /// What `data` is when it was done.
+    pub data: fn(&mut SchemaGenerator) -> Schema,
+    /// What can be said against it besides its fields and key.
+    pub refusals: &'static [Refused],
+}
+
+/// Why a call that is right may fail.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// 409
+    Conflict,
+    /// 404
+    NotFound,
+    /// 500
+    Failed,
+}
+
+/// Every call.
+pub(super) const ROUTES: &[Route] = &[
+    Route {
+        name: "policy",
+        role: Role::Write,
+        about: "Validate, enforce and store a policy: all of it or nothing.",
+        fields: &[
+            Field { name: "policy", kind: Kind::Policy, required: true, about: "The policy." },
+            Field {
+                name: "apply",
+                kind: Kind::Flag,
+                required: false,
+                about: "Absent: true. False: validate and store, and enforce nothing yet.",
+            },
+            EXPECT,
+            Field {
+                name: "confirm_seconds",
+                kind: Kind::Seconds(MAX_CONFIRM_SECONDS),
+                required: false,
+                about: "Go back by itself after this time unless `confirm` is called; stored only then.",
+            },
+        ],
+        request: policy,
+        data: data::<Applied>,
+        refusals: &[Refused::Conflict, Refused::Failed],
+    },
+    Route {
+        name: "rollback",
+        role: Role::Write,
+        about: "Enforce and store an earlier revision again, under a new number.",
+        fields: &[
+            Field {
+                name: "revision",
+                kind: Kind::Revision,
+                required: false,
+                about: "The revision to return to. Absent: the one before the one in force.",
+            },
+            EXPECT,
+        ],
+        request: |fields| {
+            let (revision, expect_revision) = (fields.get("revision"), fields.get("expect_revision"));
+            Some(Request::Rollback { revision, expect_revision })
+        },
+        data: data::<RolledBack>,
+        refusals: &[Refused::Conflict, Refused::NotFound, Refused::Failed],
+    },
+    Route {
+        name: "confirm",
+        role: Role::Write,
+        about: "Let the revision stay that waits for its confirmation.",
+        fields: &[Field {
+            name: "revision",
+            kind: Kind::Revision,
+            required: false,
+            about: "Refuse unless it is this one that waits.",
+        }],
+        request: |fields| Some(Request::Confirm { revision: fields.get("revision") }),
+        data: data::<Confirmed>,
+        refusals: &[Refused::Conflict, Refused::Failed],
+    },
+    Route {
+        name: "status",
+        role: Role::Read,
+        about: "The state: what is in force, since when, and whether all is well.",
+        fields: &[],
+        request: |_| Some(Request::Status {}),
+        data: data::<Status>,
+        refusals: &[],
+    },
+    Route {
+        name: "health",
+        role: Role::Read,
+        about: "The checks. The status is 200 also where one fails: read `healthy`.",
+        fields: &[],
+        request: |_| Some(Request::Health {}),
+        data: data::<Health>,
+        refusals: &[],
+    },
+    Route {
+        name: "explain",
+        role: Role::Read,
+        about: "What would happen to a query or a connection, and which line of the policy says so.",
+        fields: &[
+            Field { name: "source", kind: Kind::Address, required: true, about: "The agent's address." },
+            Field { name: "domain", kind: Kind::Name, required: false, about: "A name; either this or `ip`." },
+            Field { name: "ip", kind: Kind::Address, required: false, about: "An address; either this or `domain`." },
+            Field { name: "port", kind: Kind::Port, required: false, about: "The destination port." },
+            Field {
+                name: "protocol",
+                kind: Kind::Word(&["tcp", "udp"]),
+                required: false,
+                about: "Of the port. Absent: tcp.",
+            },
+            Field { name: "at", kind: Kind::Time, required: false, about: "When. Absent: now." },
+        ],
+        request: explain,
+        data: data::<Explanation>,
+        refusals: &[Refused::Conflict],
+    },
+];
+
+const EXPECT: Field = Field {
+    name: "expect_revision",
+    kind: Kind::Revision,
+    required: false,
+    about: "Refuse with 409 unless this revision is in force; 0: none.",
+};
+
+fn data<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
+fn policy(fields: &mut Fields<'_>) -> Option<Request> {
+    let policy = fields.raw("policy").map(|text| format!("{text}\n"));
+    let apply = fields.get("apply").unwrap_or(true);
+    let expect_revision = fields.get("expect_revision");
+    let confirm_seconds = seconds(fields, "confirm_seconds", MAX_CONFIRM_SECONDS);
+    let policy = policy?;
+    if apply {
+        return Some(Request::Import { policy, expect_revision, confirm_seconds });
+    }
+    if confirm_seconds.is_some() {
+        let hint = Some("leave out one of the two".to_owned());
+        fields.wrong("confirm_seconds", "nothing is applied, so nothing goes back", hint);
+    }
+    Some(Request::Store { policy, expect_revision })
+}
+
+fn explain(fields: &mut Fields<'_>) -> Option<Request> {
+    let source = fields.get("source");
+    let (domain, ip) = (fields.get("domain"), fields.get("ip"));
+    let port = fields.get("port").filter(|port| {
+        let zero = *port == 0_u16;
+        if zero {
+            fields.wrong("port", "should be a port, 1 to 65535", None);
+        }
+        !zero
+    });
+    let protocol = fields.get::<Transport>("protocol");
+    Some(Request::Explain(Explain { source: source?, domain, ip, port, protocol, at: fields.get("at") }))
+}
+
+fn seconds(fields: &mut Fields<'_>, name: &'static str, most: u64) -> Option<u64> {
+    let seconds = fields.get(name)?;
+    if !(1..=most).contains(&seconds) {
+        fields.wrong(name, format!("should be {}", Kind::Seconds(most).wanted()), None);
+    }
+    Some(seconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn made(name: &str, body: &str) -> Result<Request, Vec<String>> {
+        let route = ROUTES.iter().find(|route| route.name == name).unwrap();
+        let mut fields = Fields::read(body).unwrap();
+        fields.expect(route.fields);
+        let request = (route.request)(&mut fields);
+        match fields.finish() {
+            Ok(()) => Ok(request.expect("a request, or a mistake")),
+            Err(mistakes) => Err(mistakes.iter().map(ToString::to_string).collect()),
+        }
+    }
+
+    #[test]
+    fn a_body_becomes_the_request_that_the_tool_sends() {
+        let policy = "{\"version\":1}\n".to_owned();
+        for (name, body, request) in [
+            ("status", "{}", Request::Status {}),
+            ("health", "{}", Request::Health {}),
+            (
+                "policy",
+                r#"{"policy": {"version":1}, "confirm_seconds": 5, "expect_revision": 0}"#,
+                Request::Import { policy: policy.clone(), expect_revision: Some(0), confirm_seconds: Some(5) },
+            ),
+            (
+                "policy",
+                r#"{"policy": {"version":1}, "apply": false}"#,
+                Request::Store { policy, expect_revision: None },
+            ),
+            ("rollback", r#"{"revision": 3}"#, Request::Rollback { revision: Some(3), expect_revision: None }),
+            ("confirm", "{}", Request::Confirm { revision: None }),
+        ] {
+            assert_eq!(made(name, body).unwrap(), request, "{body}");
+        }
+        let asked = made("explain", r#"{"source": "fd00::1", "ip": "1.1.1.1", "port": 443, "protocol": "udp"}"#);
+        let Ok(Request::Explain(asked)) = asked else { panic!("{asked:?}") };
+        assert_eq!((asked.port, asked.protocol), (Some(443), Some(Transport::Udp)));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_told() {
+        for (name, body, told) in [
+            (
+                "policy",
+                r#"{"policy": {}, "apply": false, "confirm_seconds": 5}"#,
+                "/confirm_seconds: nothing is applied",
+            ),
+            (
+                "policy",
+                r#"{"policy": {}, "confirm_seconds": 0}"#,
+                "/confirm_seconds: should be a number of seconds, 1 to ",
+            ),
+            ("policy", r#"{"apply": true}"#, "/policy: is missing"),
+            ("explain", r#"{"source": "x"}"#, "/source: should be an IP address"),
+            ("explain", r#"{"source": "1.1.1.1", "port": 0}"#, "/port: should be a port"),
+            ("explain", r#"{"source": "1.1.1.1", "protocol": "icmp"}"#, "/protocol: should be \"tcp\" or \"udp\""),
+            ("rollback", r#"{"revision": "3"}"#, "/revision: should be the number of a revision"),
+            ("status", r#"{"verbose": true}"#, "/verbose: unknown field; known here: key"),
+        ] {
+            let mistakes = made(name, body).unwrap_err();
+            assert!(mistakes.len() == 1 && mistakes[0].starts_with(told), "{body}: {mistakes:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_paths() {
+        let names: std::collections::BTreeSet<&str> = ROUTES.iter().map(|route| route.name).collect();
+        assert_eq!(names.len(), ROUTES.len());
+        assert!(names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase())));
+    }
+
+    proptest::proptest! {
+        /// Bodies of known names and odd values: a request or a mistake, and never neither.
+        #[test]
+        fn no_body_leaves_a_call_without_an_answer(
+            entries in proptest::collection::vec((
+                proptest::sample::select(vec![
+                    "policy", "apply", "expect_revision", "confirm_seconds", "revision", "source", "domain", "ip", "port",
+                    "protocol", "at", "key", "polcy", "", "~/",
+                ]),
+                proptest::sample::select(vec![
+                    "null", "true", "false", "0", "1", "-1", "1.5", "99999999999999999999", "\"\"", "\"tcp\"",
+                    "\"1.1.1.1\"", "\"fd00::1\"", "\"a.example.com\"", "\"2026-11-20T09:00:00+01:00\"", "{}", "[]",
+                    "{\"version\": 1}",
+                ]),
+            ), 0..6)
+        ) {
+            let body: Vec<String> = entries.iter().map(|(name, value)| format!("\"{name}\": {value}")).collect();
+            let body = format!("{{{}}}", body.join(", "));
+            for route in ROUTES {
+                let mut fields = Fields::read(&body).unwrap();
+                fields.take_key();
+                fields.expect(route.fields);
+                let request = (route.request)(&mut fields);
+                proptest::prop_assert_eq!(fields.finish().is_ok() && request.is_none(), false, "{} {}", route.name, body);
+            }
+        }
+    }
+}
