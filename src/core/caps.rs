@@ -263,6 +263,11 @@ impl Caps {
         }
     }
 
+    /// Whether something may be granted to it in this period.
+    pub fn may_have_more(&self, id: CapId) -> bool {
+        self.caps.get(&id).is_some_and(|cap| !cap.state.last) || self.waiting.contains(&id)
+    }
+
     /// The numbers of the caps in force.
     pub fn ids(&self) -> Vec<CapId> {
         self.caps.keys().copied().collect()

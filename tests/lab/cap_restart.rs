@@ -1,7 +1,6 @@
 //! What was used of a cap survives whatever happens to the daemon, its table and its policy (SPEC section 2, meaning 6).
 
 use std::io::Write;
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -88,11 +87,7 @@ fn a_table_that_is_gone_takes_a_grant_with_it_at_most() {
     let mut lost = 0;
     for reboot in [false, true, false, true] {
         // Some of it, in the middle of a grant.
-        let agent = &world.a;
-        let before = sent(&world);
-        let stream = connect(agent, None, SITE).expect("something is left");
-        send(stream, 700_000);
-        assert!(sent(&world) > before);
+        upload_some(&world, 700_000);
         if reboot {
             world.gateway.kill9();
         }
@@ -120,10 +115,14 @@ fn a_table_that_is_gone_takes_a_grant_with_it_at_most() {
     assert!(sent + more <= cap, "a teardown gives nothing back: {sent} and {more}");
 }
 
-/// Sends so many octets.
-fn send(mut stream: TcpStream, octets: usize) {
+/// Sends so many octets; returns when they have arrived.
+#[track_caller]
+fn upload_some(world: &World, octets: usize) {
+    let before = sent(world);
+    let mut stream = connect(&world.a, None, SITE).expect("something is left");
     stream.set_write_timeout(Some(TRYING)).expect("a timeout is legal");
     stream.write_all(&vec![7; octets]).expect("so much is left");
+    wait_until_sent(world, before + octets as u64);
 }
 
 #[test]
@@ -133,7 +132,7 @@ fn a_torn_down_table_counts_on_after_the_next_import() {
     begin(&mut world, capped(&[(NAME, cap)]));
     Scales::new(&world);
     for _ in 0..3 {
-        send(connect(&world.a, None, SITE).expect("something is left"), 600_000);
+        upload_some(&world, 600_000);
         world.gateway.tool(&["teardown"]).must_succeed();
         world.gateway.import(capped(&[(NAME, cap)]));
         resolve(&world);
@@ -177,7 +176,7 @@ fn open_flows_follow_a_cap_that_is_added_lowered_raised_removed_and_added_back()
     assert!(used <= least + 1_000_000 && used + (most - least) + 200_000 >= least + 1_000_000);
     // Removed: everything passes. Added back: it is used up still.
     world.gateway.import(capped(&[("other.example.com", 1_000_000)]));
-    upload_some(&world);
+    upload_some(&world, 5_000_000);
     world.gateway.import(only(least + 1_000_000));
     resolve(&world);
     let before = sent(&world);
@@ -202,12 +201,6 @@ fn wait_until_sent(world: &World, octets: u64) {
     world.gateway.wait_until("the flow flows", TRYING, |_| sent(world) > octets);
 }
 
-fn upload_some(world: &World) {
-    let before = sent(world);
-    let stream = connect(&world.a, None, SITE).expect("it is allowed");
-    send(stream, 5_000_000);
-    wait_until_sent(world, before + 5_000_000);
-}
 
 #[test]
 fn a_broken_ledger_closes_the_caps_and_says_so() {
