@@ -257,10 +257,7 @@ impl Gate {
 /// The caps with their use, and what is wrong with the ledger. The counters are read beside the gate, because those of
 /// ten thousand caps take a while.
 pub async fn usage(office: &Arc<Office>) -> (Vec<CapUse>, Option<Check>) {
-    let Ok((caps, trouble)) = office
-        .gate
-        .run(|gate| (gate.state.caps.clone(), gate.book.told(&gate.state.caps)))
-        .await
+    let Ok((caps, trouble)) = office.gate.run(|gate| (gate.state.caps.clone(), gate.book.told(&gate.state.caps))).await
     else {
         return (Vec::new(), None);
     };

@@ -201,7 +201,6 @@ fn wait_until_sent(world: &World, octets: u64) {
     world.gateway.wait_until("the flow flows", TRYING, |_| sent(world) > octets);
 }
 
-
 #[test]
 fn a_broken_ledger_closes_the_caps_and_says_so() {
     let mut world = world!();

@@ -34,6 +34,7 @@ fn rounds(usual: usize) -> usize {
 
 mod back;
 mod cap;
+mod cap_period;
 mod cap_restart;
 mod cap_shared;
 mod daemon;

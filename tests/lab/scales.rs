@@ -32,19 +32,35 @@ impl<'w> Scales<'w> {
         let table = "table inet scales {
             set sent4 { type ipv4_addr . ipv4_addr; size 65535; flags dynamic; counter; }
             set sent6 { type ipv6_addr . ipv6_addr; size 65535; flags dynamic; counter; }
-            set seconds { typeof meta hour; size 65535; flags dynamic; counter; }
             chain arrive { type filter hook prerouting priority -500; policy accept;
                 iif != eth0 accept
                 update @sent4 { ip saddr . ip daddr }
                 update @sent6 { ip6 saddr . ip6 daddr }
-                th dport 9000 update @seconds { meta hour }
             }
         }";
-        let mut command = world.internet.peer.netns.command("nft");
+        let scales = Self(world);
+        scales.load(table);
+        scales
+    }
+
+    fn load(&self, table: &str) {
+        let mut command = self.0.internet.peer.netns.command("nft");
         let mut child = command.args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("nft is installed");
         child.stdin.take().expect("piped").write_all(table.as_bytes()).expect("nft reads");
         assert!(child.wait().expect("nft ends").success());
-        Self(world)
+    }
+
+    /// From now on what comes to the sinks is also counted by the seconds of the clock, for so many of them.
+    pub fn count_seconds(&self, seconds: u64) {
+        let first = u64::try_from(chrono::Utc::now().timestamp()).expect("a time of ours");
+        let each = |second: u64| {
+            format!(
+                "add counter inet scales s{second}\nadd rule inet scales arrive th dport {SINK} \
+                 meta time >= {second} meta time < {} counter name s{second}\n",
+                second + 1
+            )
+        };
+        self.load(&(first..first + seconds).map(each).collect::<String>());
     }
 
     /// Those that were put up before.
@@ -79,10 +95,14 @@ impl<'w> Scales<'w> {
         self.sent(&[agent.v4, agent.v6], to)
     }
 
-    /// Octets to the sinks in each second of the clock, by its time of day.
+    /// Octets to the sinks in each of the seconds that [`Scales::count_seconds`] named.
     pub fn by_second(&self) -> BTreeMap<String, u64> {
-        let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        self.elements("seconds").into_iter().map(|(key, octets)| (text(key), octets)).collect()
+        let mut command = self.0.internet.peer.netns.command("nft");
+        let out = command.args(["-j", "list", "counters", "table", "inet", "scales"]).output().expect("nft runs");
+        let value: Value = serde_json::from_slice(&out.stdout).expect("JSON");
+        let counters = value["nftables"].as_array().expect("a list").iter();
+        let count = |entry: &Value| Some((entry["name"].as_str()?.to_owned(), entry["bytes"].as_u64()?));
+        counters.filter_map(|entry| count(&entry["counter"])).collect()
     }
 
     /// Panics unless a cap was kept, and used but for one packet and what the estimate of headers spares.
@@ -150,7 +170,8 @@ pub fn connect(agent: &Agent, from: Option<IpAddr>, to: impl Address) -> Option<
 pub fn upload_datagrams(agent: &Agent, to: impl Address, octets: usize) {
     let to = SocketAddr::new(to.address(), SINK);
     let here: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-    let socket = agent.netns.enter(|| UdpSocket::bind((here, 0)).and_then(|socket| socket.connect(to).map(|()| socket)));
+    let socket =
+        agent.netns.enter(|| UdpSocket::bind((here, 0)).and_then(|socket| socket.connect(to).map(|()| socket)));
     let (socket, end) = (socket.expect("a socket"), Instant::now() + TRYING);
     let payload = vec![7; octets];
     while Instant::now() < end && socket.send(&payload).is_ok() {}
