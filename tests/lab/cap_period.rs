@@ -154,7 +154,6 @@ fn a_broken_ledger_opens_again_at_the_turn() {
     let before = scales.sent_by(&world.a, &[SITE]);
     upload(&world.a, SITE);
     scales.must_be_used_up("the next minute", scales.sent_by(&world.a, &[SITE]) - before, cap);
-    drop(scales);
     world.gateway.terminate();
     std::fs::write(world.gateway.path("state/ledger"), "rubbish").expect("it is writable");
     world.gateway.start();

@@ -52,6 +52,7 @@ mod log;
 mod log_sums;
 mod notrack;
 mod ports;
+mod rate;
 mod refusal;
 mod rest;
 mod scale;
