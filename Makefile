@@ -9,6 +9,8 @@ MAKEFLAGS   += --no-builtin-rules --no-print-directory
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 # cargo starts test programs through it, so that the lab has its rights and target/ keeps its owner.
 RUNNER := $(if $(ROOT),--config 'target."cfg(unix)".runner = "$(ROOT)"')
+# Debian's own: it is the one that python3-pytest belongs to. No bytecode, so that nothing of root's is left behind.
+PYTEST := $(ROOT) /usr/bin/python3 -B -m pytest -q -p no:cacheprovider -rs
 # Where `make run` keeps its settings file.
 RUN_SETTINGS := target/run/clawgress.toml
 
@@ -22,7 +24,7 @@ setup: ## install the Debian packages that are missing
 
 .PHONY: setup-peers
 setup-peers:
-	@packaging/setup build lab peers
+	@packaging/setup build lab peers vyos
 
 .PHONY: demo
 demo: setup ## watch two agents meet their policy, in a lab of namespaces
@@ -39,7 +41,19 @@ test: setup-peers ## everything: unit, golden, property, and the lab with packet
 	     /^test .* \.\.\. FAILED$$/ { names = names "\n  " $$2 } \
 	     END { printf "\n== tests: %d passed, %d failed, %d ignored, %d skipped%s\n", \
 	           passed, failed, ignored, skipped, names }' target/test.log; \
+	echo "== the router's parts:"; $(PYTEST) tests/vyos || status=$$?; \
 	exit $$status
+
+.PHONY: test-vyos
+test-vyos: ## the router's parts alone: command line, commit, show (root)
+	@packaging/setup build lab vyos
+	@cargo build --quiet --bin clawgress
+	@$(PYTEST) tests/vyos
+
+.PHONY: vyos
+vyos: ## target/vyos: what a VyOS router gets besides the program, as a tree for /
+	@python3 -B vyos-templates/build.py --output target/vyos
+	@echo "vyos: $$(find target/vyos -type f | wc -l) files below target/vyos"
 
 .PHONY: check
 check: ## format, lints, unit tests: what to run before each commit

@@ -101,13 +101,12 @@ fn check_passes_what_is_valid_and_says_what_would_not_be_applied() {
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(0), "standard input is a valid policy\n"));
     let mut lines = ran.stderr.lines();
     assert_eq!(lines.next(), Some("not enforced by this version, so the policy would not be applied:"));
-    assert!(lines.next().unwrap().starts_with("  /mode: monitor mode is not enforced"));
     assert!(
         lines.next().unwrap().starts_with("  /limits/egress_kbps: no limit above 100000000 kbit/s can be enforced")
     );
     let json = program.run_with(&["check", "--policy", "-", "--json"], LATER.as_bytes()).done().json();
     assert_eq!((&json["valid"], &json["errors"]), (&json!(true), &json!([])));
-    assert_eq!(json["not_enforced"][0]["path"], "/mode");
+    assert_eq!(json["not_enforced"][0]["path"], "/limits/egress_kbps");
 
     let twice = VALID.replace("\"hosts\"", "\"labels\": {\"other.example.com\": \"x\"}, \"hosts\"");
     let ran = program.run_with(&["check", "--policy", "-"], twice.as_bytes());
@@ -203,7 +202,7 @@ fn explain_answers_from_a_file() {
     let later = program.write("later.json", LATER);
     let ran = program.run(&["explain", "--policy", &later, "--source", "1.1.1.1", "--ip", "8.8.8.8"]);
     assert_eq!(ran.code, Some(0));
-    assert!(ran.stderr.starts_with("not enforced by this version, so the answer leaves it out:\n  /mode"));
+    assert!(ran.stderr.starts_with("not enforced by this version, so the answer leaves it out:\n  /limits/egress_kbps"));
     assert!(ran.stdout.contains("block (not-allowlisted), but monitor mode lets it pass: "), "{}", ran.stdout);
 }
 

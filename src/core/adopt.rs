@@ -108,12 +108,15 @@ impl State {
                 state.next_host = state.next_host.max(id.saturating_add(1));
             }
         }
-        for (name, inbound) in [(names::NET_CLASS, false), (names::INBOUND_CLASS, true)] {
+        for (name, nets) in [
+            (names::NET_CLASS, &mut state.nets.outbound),
+            (names::INBOUND_CLASS, &mut state.nets.inbound),
+            (names::MONITOR_CLASS, &mut state.nets.monitored),
+        ] {
             for (key, value) in elements(name).into_iter().flatten() {
                 if let (Key::Mark(host), Data::Mark(class)) = (key, &value.data)
                     && let Ok(host) = u16::try_from(*host)
                 {
-                    let nets = if inbound { &mut state.nets.inbound } else { &mut state.nets.outbound };
                     nets.insert(HostId(host), *class);
                     state.classes.insert_number(*class);
                 }
@@ -129,7 +132,9 @@ impl State {
             let host =
                 if host == "*" { Some(HostId::NOBODY) } else { state.hosts.get(&HostName(host.into())).copied() };
             let Some(host) = host else { continue };
-            let net = [Way::Nets, Way::Inbound].into_iter().find(|way| state.nets.get(host, *way) == Some(*id));
+            let net = [Way::Nets, Way::Inbound, Way::Monitored]
+                .into_iter()
+                .find(|way| state.nets.get(host, *way) == Some(*id));
             let capped = charged.get(id).map(|(way, _)| *way);
             let Some(way) = net.or(capped).or((!set.is_empty()).then_some(Way::Named)) else { continue };
             let verdict = if way == Way::Inbound { &down.data } else { &value.data };
@@ -198,6 +203,7 @@ impl State {
             hosts: self.hosts.clone(),
             net_classes: self.nets.outbound.clone(),
             inbound_classes: self.nets.inbound.clone(),
+            monitored: self.nets.monitored.clone(),
             meters: BTreeSet::new(),
             caps: BTreeMap::new(),
             capped: BTreeMap::new(),

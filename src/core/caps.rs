@@ -18,7 +18,7 @@ use chrono_tz::Tz;
 
 pub use self::cap::{Cap, CapRecord, CapUse, Reading};
 use crate::plan::meter::{CapId, CapState};
-use crate::policy::model::{HostName, Period, Pointer, Policy};
+use crate::policy::model::{HostName, Mode, Period, Pointer, Policy};
 use crate::policy::name::Pattern;
 use crate::policy::schedule::Moment;
 
@@ -171,7 +171,7 @@ impl Caps {
                 let key = (name.clone(), pattern.clone());
                 let old = self.by_key.get(&key).and_then(|id| Some((*id, self.caps.get(id)?)));
                 let (bytes, period) = (cap.value.bytes, cap.value.period);
-                let (id, fresh) = match old {
+                let (id, mut fresh) = match old {
                     Some((id, old)) => {
                         let mut same = old.clone();
                         same.path = cap.path.clone();
@@ -184,6 +184,7 @@ impl Caps {
                         (id, self.create(&key, bytes, period, &cap.path, moment))
                     }
                 };
+                fresh.state.lenient = policy.effective(Some(name)).mode == Mode::Monitor;
                 if old.is_none_or(|(_, old)| old.state != fresh.state || old.start != fresh.start) {
                     records.push(fresh.record(id));
                 }

@@ -31,6 +31,8 @@ pub enum Way {
     Nets,
     /// `allow.ips` covers the address that opened the flow to the host: what the host sends are replies.
     Inbound,
+    /// Nothing is enforced on the host: it would have been refused.
+    Monitored,
 }
 
 /// One class.

@@ -52,6 +52,9 @@ pub type Doors = BTreeMap<u32, Door>;
 
 /// The door of a class at an instant. `None`: it is shut.
 pub fn door(class: &Class, snapshot: &Snapshot, egress: &Egress, utc: DateTime<Utc>) -> Option<Door> {
+    if class.way == Way::Monitored {
+        return Some(Door { host: class.host, way: class.way, meter: Meter::default(), until: None });
+    }
     let until = match snapshot.openness(class.host, &class.names, utc) {
         Openness::Closed => return None,
         Openness::Until(until) => Some(until),
@@ -72,13 +75,16 @@ pub struct Nets {
     pub outbound: BTreeMap<HostId, u32>,
     /// Where somebody outside opens it.
     pub inbound: BTreeMap<HostId, u32>,
+    /// Where nothing is enforced, and it would have been refused.
+    pub monitored: BTreeMap<HostId, u32>,
 }
 
 impl Nets {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (u32, HostId, Way)> {
         let outbound = self.outbound.iter().map(|(host, id)| (*id, *host, Way::Nets));
-        outbound.chain(self.inbound.iter().map(|(host, id)| (*id, *host, Way::Inbound)))
+        let inbound = self.inbound.iter().map(|(host, id)| (*id, *host, Way::Inbound));
+        outbound.chain(inbound).chain(self.monitored.iter().map(|(host, id)| (*id, *host, Way::Monitored)))
     }
 
     /// The class of a host's flows of that way.
@@ -87,6 +93,7 @@ impl Nets {
             Way::Named => None,
             Way::Nets => self.outbound.get(&host).copied(),
             Way::Inbound => self.inbound.get(&host).copied(),
+            Way::Monitored => self.monitored.get(&host).copied(),
         }
     }
 }
@@ -114,7 +121,7 @@ impl Scribe<'_> {
     pub fn elements(&self, id: u32, door: &Door) -> [(Key, Value); 2] {
         let unmeasured = Meter { recheck: door.meter.recheck, ..Meter::default() };
         let (up, down) = match door.way {
-            Way::Named | Way::Nets => (&door.meter, &unmeasured),
+            Way::Named | Way::Nets | Way::Monitored => (&door.meter, &unmeasured),
             Way::Inbound => (&unmeasured, &door.meter),
         };
         let host = (self.host)(door.host);

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use super::caps::Caps;
 use crate::plan::ids::HostId;
 use crate::plan::meter::{CapId, Meter};
-use crate::policy::model::{HostName, Policy};
+use crate::policy::model::{HostName, Mode, Policy};
 use crate::policy::name::{Name, Pattern};
 
 /// The caps of one host by name.
@@ -20,6 +20,8 @@ struct Index {
 pub struct Egress {
     all: bool,
     rated: HashSet<HostId>,
+    /// Hosts on which nothing is enforced.
+    monitored: HashSet<HostId>,
     caps: HashMap<HostId, Index>,
 }
 
@@ -27,8 +29,14 @@ impl Egress {
     /// Compiles.
     pub fn of(policy: &Policy, caps: &Caps, id: impl Fn(&HostName) -> Option<HostId>) -> Self {
         let mut egress = Self { all: policy.egress_kbps.is_some(), ..Self::default() };
+        if policy.effective(None).mode == Mode::Monitor {
+            egress.monitored.insert(HostId::NOBODY);
+        }
         for (name, host) in &policy.hosts {
             let Some(id) = id(name) else { continue };
+            if policy.effective(Some(name)).mode == Mode::Monitor {
+                egress.monitored.insert(id);
+            }
             if host.egress_kbps.is_some() {
                 egress.rated.insert(id);
             }
@@ -42,6 +50,11 @@ impl Egress {
             }
         }
         egress
+    }
+
+    /// Hosts on which nothing is enforced; nobody may be among them.
+    pub fn monitored(&self) -> impl Iterator<Item = HostId> {
+        self.monitored.iter().copied()
     }
 
     /// The hosts that have other caps than in `old`.
@@ -67,9 +80,10 @@ impl Egress {
 
     /// What a class meets.
     pub fn meter(&self, host: HostId, caps: &BTreeSet<CapId>, recheck: bool) -> Meter {
+        let enforced = !self.monitored.contains(&host);
         Meter {
-            rate: self.rated.contains(&host).then_some(host),
-            all: self.all,
+            rate: (enforced && self.rated.contains(&host)).then_some(host),
+            all: enforced && self.all,
             caps: caps.clone(),
             recheck: recheck.then_some(host),
         }

@@ -86,6 +86,10 @@ impl State {
         let mut situation = Situation {
             net_classes: net_classes(&self.nets.outbound, &hosts, &mut classes),
             inbound_classes: net_classes(&self.nets.inbound, &hosts, &mut classes),
+            monitored: egress
+                .monitored()
+                .filter_map(|id| Some((id, self.nets.monitored.get(&id).copied().or_else(|| classes.fresh())?)))
+                .collect(),
             caps: caps.iter().map(|(id, cap)| (id, cap.state().clone())).collect(),
             meters: BTreeSet::new(),
             capped: BTreeMap::new(),
@@ -135,7 +139,11 @@ impl State {
         }
         let (leases, puts, ended) = self.keep_leases(&snapshot, &egress, &charged, &mut classes, now.ms);
         situation.capped = charged.open(&snapshot, &mut classes);
-        let nets = Nets { outbound: situation.net_classes.clone(), inbound: situation.inbound_classes.clone() };
+        let nets = Nets {
+            outbound: situation.net_classes.clone(),
+            inbound: situation.inbound_classes.clone(),
+            monitored: situation.monitored.clone(),
+        };
         let doors = doors::open(&classes, &nets, &snapshot, &egress, now.utc);
         situation.meters = meters(&classes, &nets, &egress);
         situation.recheck = classes.iter().filter(|(_, class)| class.recheck).map(|(_, class)| class.host).collect();

@@ -123,7 +123,8 @@ impl Charged {
 /// The meters of all classes, whether or not their doors are open now.
 pub fn meters(classes: &Classes, nets: &Nets, egress: &Egress) -> BTreeSet<Meter> {
     let named = classes.iter().map(|(_, class)| egress.meter(class.host, &class.caps, class.recheck));
-    let nets = nets.iter().map(|(_, host, _)| egress.meter(host, &BTreeSet::new(), false));
+    let nets = nets.iter().filter(|(.., way)| *way != Way::Monitored);
+    let nets = nets.map(|(_, host, _)| egress.meter(host, &BTreeSet::new(), false));
     named.chain(nets).filter(|meter| !meter.is_free()).collect()
 }
 

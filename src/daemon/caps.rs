@@ -36,7 +36,7 @@ fn state(held: &Held, id: CapId) -> Option<CapState> {
         HeldObject::Quota { limit, .. } => Some(*limit),
         _ => None,
     };
-    Some(CapState { limit: limit(names::cap(id))?, rest: limit(names::rest(id))?, last: false })
+    Some(CapState { limit: limit(names::cap(id))?, rest: limit(names::rest(id))?, last: false, lenient: false })
 }
 
 /// What a dump says that the kernel counted for a cap.

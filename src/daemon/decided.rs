@@ -64,10 +64,13 @@ struct Facts {
 }
 
 /// The cause of what a chain refuses.
-pub fn cause(place: usize) -> Cause {
+pub fn cause(place: usize, mode: Mode) -> Cause {
     let reason = REFUSALS[place].reasons[0];
     let counter = u8::try_from(place).unwrap_or(PASSED);
-    Cause { layer: Layer::Packet, action: Action::Block, reason, counter }
+    // A source that it cannot have is no agent's.
+    let monitored = mode == Mode::Monitor && REFUSALS[place].chain != SPOOFED;
+    let action = if monitored { Action::Monitor } else { Action::Block };
+    Cause { layer: Layer::Packet, action, reason, counter }
 }
 
 impl Decided {
@@ -84,17 +87,18 @@ impl Decided {
     /// Tells of a packet that was copied.
     pub fn packet(&self, copied: &Copied) {
         let Some(snapshot) = self.judge.load_full() else { return };
+        let way = way(copied, &snapshot);
+        let id = snapshot.host_of(way.agent);
         let (cause, chain) = match copied.origin {
-            Origin::Refused(place) => (cause(place), Some(place)),
+            Origin::Refused(place) => (cause(place, snapshot.mode(id)), Some(place)),
             Origin::Passed => {
                 let (action, reason) = (Action::Allow, Reason::Allowed);
                 (Cause { layer: Layer::Packet, action, reason, counter: PASSED }, None)
             }
         };
-        let way = way(copied, &snapshot);
         let spoofed = chain.is_some_and(|place| REFUSALS[place].chain == SPOOFED);
         // A host is not to blame for what somebody sends in its name.
-        let host = if spoofed { None } else { snapshot.host_name(snapshot.host_of(way.agent)).cloned() };
+        let host = if spoofed { None } else { snapshot.host_name(id).cloned() };
         let protocol = copied.headers.protocol;
         let key = Key {
             who: host.map_or(Who::Source(way.agent), Who::Host),

@@ -12,6 +12,7 @@ use super::decided::{Decided, cause};
 use crate::decisions::{Guard, Log};
 use crate::nft::{Count, KernelError, Receiver, Tally};
 use crate::plan::table::refusals::{GROUP, REFUSALS};
+use crate::policy::model::Mode;
 
 /// How often counters are read.
 const TICK: Duration = Duration::from_secs(1);
@@ -52,7 +53,7 @@ impl Totals {
     }
 
     fn list(&self) -> Vec<(crate::decisions::Cause, u64)> {
-        self.counters.iter().enumerate().map(|(place, (_, total))| (cause(place), *total)).collect()
+        self.counters.iter().enumerate().map(|(place, (_, total))| (cause(place, Mode::Enforce), *total)).collect()
     }
 }
 

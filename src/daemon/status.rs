@@ -47,6 +47,7 @@ pub async fn status(office: &Arc<Office>) -> Status {
     checks.extend(upstreams(office));
     checks.extend(api(office));
     checks.extend(policy(&revisions, kernel.inherited));
+    checks.extend(mode(&revisions));
     checks.extend(windows(&revisions));
     checks.extend(revisions.waits().map(|sentence| check("confirm", true, sentence)));
     let (drift, stored) = stored(&revisions);
@@ -213,6 +214,9 @@ fn policy(revisions: &Revisions, inherited: bool) -> Vec<Check> {
     }]
 }
 
+/// Hosts in monitor mode that `status` names one by one.
+const SHOWN_HOSTS: usize = 8;
+
 /// Windows that `status` names one by one; of more it tells how many.
 const SHOWN_WINDOWS: usize = 4;
 
@@ -267,6 +271,26 @@ fn stored(revisions: &Revisions) -> (bool, Option<Check>) {
         Err(error) => (false, error.to_string()),
     };
     (true, Some(check("stored", ok, message)))
+}
+
+/// Hosts on which nothing is enforced: nobody should forget them.
+fn mode(revisions: &Revisions) -> Option<Check> {
+    let policy = &revisions.current.as_ref()?.policy;
+    if monitors(policy) {
+        return Some(check("mode", true, "monitor mode: nothing is blocked, only recorded"));
+    }
+    let watched = policy.hosts.keys().filter(|host| policy.effective(Some(host)).mode == Mode::Monitor);
+    let mut watched: Vec<String> = watched.map(ToString::to_string).collect();
+    if policy.effective(None).mode == Mode::Monitor {
+        watched.push("sources that belong to no host".to_owned());
+    }
+    let more = watched.len().saturating_sub(SHOWN_HOSTS);
+    watched.truncate(SHOWN_HOSTS);
+    if more > 0 {
+        watched.push(format!("{more} more"));
+    }
+    let said = format!("monitor mode: nothing is blocked for {}, only recorded", watched.join(", "));
+    (!watched.is_empty()).then(|| check("mode", true, said))
 }
 
 fn monitors(policy: &Policy) -> bool {

@@ -152,7 +152,7 @@ impl Worker {
     fn sighting(&mut self, Sighting { key, time, describe }: Sighting) {
         self.revision = self.revision.max(key.revision);
         if is_counted(key.cause) {
-            self.accounts.entry(key.cause).or_default().told += 1;
+            self.accounts.entry(account(key.cause)).or_default().told += 1;
         }
         if self.alike.see(&key, time, self.now()) == Seen::Counted {
             return;
@@ -288,4 +288,9 @@ impl Worker {
 /// Whether the kernel's counters have it.
 fn is_counted(cause: Cause) -> bool {
     cause.layer == Layer::Packet && cause.action != Action::Allow
+}
+
+/// The kernel counts what is refused and what would have been in the same counters.
+fn account(cause: Cause) -> Cause {
+    Cause { action: Action::Block, ..cause }
 }

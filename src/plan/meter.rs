@@ -66,6 +66,8 @@ pub struct CapState {
     /// Nothing more is granted in this period: a packet beyond both is refused. Otherwise it is dropped, and comes again
     /// when more was granted.
     pub last: bool,
+    /// Nothing is enforced on the host: what is beyond the limits is noted at most.
+    pub lenient: bool,
 }
 
 /// What the kernel counts for a cap, octets since the objects were made: values, or the names of the counters.

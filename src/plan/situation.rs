@@ -39,6 +39,8 @@ pub struct Situation {
     pub net_classes: BTreeMap<HostId, u32>,
     /// The class of flows that `allow.ips` lets somebody outside open to a host.
     pub inbound_classes: BTreeMap<HostId, u32>,
+    /// Hosts on which nothing is enforced, with the class of what would have been refused.
+    pub monitored: BTreeMap<HostId, u32>,
     /// The meters of all classes.
     pub meters: BTreeSet<Meter>,
     /// The caps of the policy with their limits.

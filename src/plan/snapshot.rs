@@ -160,11 +160,12 @@ impl Snapshot {
             return Openness::Always;
         }
         let moment = self.moment(utc);
-        let names = names
-            .into_iter()
-            .map(|name| Openness::of(view.windows.of(name), &moment))
-            .reduce(Openness::or)
-            .unwrap_or(Openness::Always);
+        // A name that is not allowed any more opens nothing for the others.
+        let of_name = |name: &Name| match self.decide_name(host, Some(name)).verdict {
+            Verdict::Allow => Openness::of(view.windows.of(name), &moment),
+            _ => Openness::Closed,
+        };
+        let names = names.into_iter().map(of_name).reduce(Openness::or).unwrap_or(Openness::Always);
         Openness::of(view.windows.all.as_ref(), &moment).and(names)
     }
 
@@ -185,6 +186,11 @@ impl Snapshot {
     /// The name of a host.
     pub fn host_name(&self, id: HostId) -> Option<&HostName> {
         self.views.get(&id)?.name.as_ref()
+    }
+
+    /// Whether verdicts on a host are enforced.
+    pub fn mode(&self, id: HostId) -> Mode {
+        self.views.get(&id).map_or(Mode::Enforce, |view| view.mode)
     }
 
     /// The verdict on a name at an instant.

@@ -2,7 +2,7 @@
 //! that is written but does not hold is worse than none.
 
 use super::diagnostic::Diagnostic;
-use super::model::{DomainList, List, Located, Mode, Pointer, Policy};
+use super::model::{DomainList, List, Located, Pointer, Policy};
 
 /// The highest rate that can be enforced: 100 Gbit/s.
 pub const MAX_KBPS: u64 = 100_000_000;
@@ -11,23 +11,15 @@ pub const MAX_KBPS: u64 = 100_000_000;
 /// applied.
 pub fn not_yet_enforced(policy: &Policy) -> Vec<Diagnostic> {
     let mut found = Vec::new();
-    mode(&mut found, policy.mode.as_ref());
     lists(&mut found, policy.allow.domain_lists.as_ref());
     lists(&mut found, policy.deny.domain_lists.as_ref());
     rate(&mut found, policy.egress_kbps.as_ref());
     for host in policy.hosts.values() {
         lists(&mut found, host.allow.domain_lists.as_ref());
         lists(&mut found, host.deny.domain_lists.as_ref());
-        mode(&mut found, host.mode.as_ref());
         rate(&mut found, host.egress_kbps.as_ref());
     }
     found
-}
-
-fn mode(found: &mut Vec<Diagnostic>, mode: Option<&Located<Mode>>) {
-    if let Some(mode) = mode.filter(|mode| mode.value == Mode::Monitor) {
-        add(found, &mode.path, "monitor mode is");
-    }
 }
 
 fn lists(found: &mut Vec<Diagnostic>, lists: Option<&List<DomainList>>) {
@@ -80,13 +72,11 @@ mod tests {
         assert_eq!(
             found,
             [
-                "/mode",
                 "/allow/domain_lists",
                 "/deny/domain_lists",
                 "/limits/egress_kbps",
                 "/hosts/h/allow/domain_lists",
                 "/hosts/h/deny/domain_lists",
-                "/hosts/h/mode",
             ]
         );
     }

@@ -123,7 +123,7 @@ impl Kernel {
 
     /// The limits that a dump shows.
     pub fn state(&self) -> CapState {
-        CapState { limit: self.first.limit, rest: self.rest.limit, last: false }
+        CapState { limit: self.first.limit, rest: self.rest.limit, last: false, lenient: false }
     }
 
     /// Whether the first quota is used up.

@@ -162,6 +162,9 @@ impl Random {
 
     fn document(&mut self) -> Value {
         let mut policy = json!({ "version": 1, "allow": self.allow() });
+        if self.chance(15) {
+            policy["mode"] = json!("monitor");
+        }
         if self.chance(20) {
             policy["limits"] = json!({ "egress_kbps": 1000 + self.below(1000) });
         }
@@ -201,6 +204,9 @@ impl Random {
                 let mut block = hosts[host].take();
                 self.windows(&mut block);
                 self.limits(&mut block);
+                if self.chance(25) {
+                    block["mode"] = json!(self.pick(&["monitor", "enforce"]));
+                }
                 hosts[host] = block;
             }
         }
@@ -222,7 +228,7 @@ impl Random {
         }
         let mut document = normalised(old);
         let fresh = self.document();
-        let parts = ["allow", "deny", "hosts", "scope", "time_window", "domain_time_windows"];
+        let parts = ["allow", "deny", "hosts", "scope", "time_window", "domain_time_windows", "mode"];
         let part = self.pick(&parts);
         let hosts: Vec<String> =
             document["hosts"].as_object().map(|hosts| hosts.keys().cloned().collect()).unwrap_or_default();

@@ -59,7 +59,6 @@ fn what_is_not_enforced_yet_is_refused() {
     let mut world = world!();
     world.gateway.enforce(policy());
     let parts = [
-        ("/mode", json!({ "mode": "monitor" })),
         ("/limits", json!({ "limits": { "egress_kbps": 100_000_001 } })),
         (
             "/deny/domain_lists",

@@ -213,7 +213,7 @@ impl Cap {
         // the new first one only.
         let rest = if last { 0 } else { (counted / 2).min(counted - LONGEST).min(counted.saturating_sub(unmet)) };
         let limit = charged.saturating_add(counted - rest);
-        self.state = CapState { limit, rest: over.saturating_add(rest), last };
+        self.state = CapState { limit, rest: over.saturating_add(rest), last, ..self.state };
         self.spent = left == 0;
     }
 

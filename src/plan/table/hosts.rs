@@ -48,9 +48,11 @@ pub(super) fn add(build: &mut Build<'_>) {
         })
         .collect();
     build.plain_set(names::HOSTS, KeyType::Mark, DataType::None, false, registry);
-    for (name, classes) in
-        [(names::NET_CLASS, &build.situation.net_classes), (names::INBOUND_CLASS, &build.situation.inbound_classes)]
-    {
+    for (name, classes) in [
+        (names::NET_CLASS, &build.situation.net_classes),
+        (names::INBOUND_CLASS, &build.situation.inbound_classes),
+        (names::MONITOR_CLASS, &build.situation.monitored),
+    ] {
         let elements: Vec<_> =
             classes.iter().map(|(id, class)| (Key::Mark(u32::from(id.0)), Value::plain(Data::Mark(*class)))).collect();
         build.plain_set(name, KeyType::Mark, DataType::Mark, false, elements);

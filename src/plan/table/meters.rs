@@ -71,10 +71,10 @@ fn over(cap: CapId, charged: &[CapId]) -> Vec<Rule> {
 
 /// What becomes of a packet that is beyond both limits of a cap.
 pub fn stop(state: &CapState) -> Vec<Rule> {
-    let (actions, comment) = if state.last {
-        (goto(refusals::CAP_EXHAUSTED), "used up")
-    } else {
-        (verdict(Verdict::Drop), "more is granted in a moment")
+    let (actions, comment) = match state {
+        CapState { last: true, .. } => (goto(refusals::CAP_EXHAUSTED), "used up"),
+        CapState { lenient: true, .. } => (verdict(Verdict::Accept), "monitored"),
+        _ => (verdict(Verdict::Drop), "more is granted in a moment"),
     };
     vec![Rule { conds: Vec::new(), actions, comment: comment.into() }]
 }

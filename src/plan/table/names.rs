@@ -48,6 +48,14 @@ fixed! {
     DOWN = "down";
     /// Host id to the class of flows that `allow.ips` lets somebody open to it.
     INBOUND_CLASS = "inbound_class";
+    /// Host id to the class of what would have been refused, where nothing is enforced.
+    MONITOR_CLASS = "monitor_class";
+    /// Source to that class; with a family.
+    MONITORED = "monitored";
+    /// The same sources, for packets that belong to no flow; with a family.
+    UNTRACKED = "monitored_raw";
+    /// The end of packets that are refused for real.
+    REFUSE = "refuse";
     /// How the sets and maps of charged addresses begin.
     CAPPED = "capped";
     /// How the chains of meters begin.

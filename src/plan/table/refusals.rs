@@ -8,10 +8,15 @@
 //! The counter counts every packet, the copies are rationed: a flood of refusals costs a counter and a look at a
 //! bucket, and what was not copied is known by its number.
 
-use super::super::ir::{Action, Cond, Direction, Ident, Verdict, proto};
+use super::super::ir::{
+    Action, Cond, Data, DataType, Direction, End, Family, Field, Ident, Key, KeyType, Lookup, States, Value, Verdict,
+    proto,
+};
 use super::super::situation::Reports;
-use super::build::{Build, goto, verdict};
+use super::build::{Build, goto, member, verdict};
+use super::hosts::everybody;
 use super::names;
+use super::scope::{self, Side};
 use crate::policy::decision::Reason;
 
 /// The NFLOG group of the copies. Below 100 other programs have theirs by habit (ulogd, hsflowd).
@@ -100,10 +105,57 @@ pub(super) fn add(build: &mut Build<'_>) {
         build.rule(PASSED, vec![], vec![Action::Counter], "allowed");
         copies(build, PASSED, &verdict(Verdict::Return));
     }
+    let refuse = if build.situation.monitored.is_empty() {
+        names::DENY
+    } else {
+        monitor(build);
+        names::REFUSE
+    };
     // The mark goes: nothing of ours stays on a flow that we refuse.
-    build.rule(names::DENY, vec![], vec![Action::SetMark(0)], "");
-    build.rule(names::DENY, vec![Cond::Proto(proto::TCP)], vec![Action::Reset], "fast refusal");
-    build.rule(names::DENY, vec![], vec![Action::Prohibit], "fast refusal");
+    build.rule(refuse, vec![], vec![Action::SetMark(0)], "");
+    build.rule(refuse, vec![Cond::Proto(proto::TCP)], vec![Action::Reset], "fast refusal");
+    build.rule(refuse, vec![], vec![Action::Prohibit], "fast refusal");
+}
+
+/// Where nothing is enforced a flow that would have been refused passes, under a class that says so: it is noted once.
+fn monitor(build: &mut Build<'_>) {
+    for family in Family::BOTH {
+        let ranges: Vec<_> = everybody(build, family)
+            .into_iter()
+            .filter_map(|(range, host)| Some((range, *build.situation.monitored.get(&host)?)))
+            .collect();
+        let map = names::of(names::MONITORED, family);
+        let marks =
+            ranges.iter().map(|((first, last), class)| (Key::Range(*first, *last), Value::plain(Data::Mark(*class))));
+        build.plain_set(map.clone(), KeyType::Address(family), DataType::Mark, true, marks);
+        let raw = names::of(names::UNTRACKED, family);
+        let members = ranges.iter().map(|((first, last), _)| member(Key::Range(*first, *last)));
+        build.plain_set(raw.clone(), KeyType::Address(family), DataType::None, true, members);
+
+        let passing = |agent| {
+            let class = Action::SetMarkFrom(Lookup::One(Field::Ct(agent, family, End::Source)), map.clone());
+            vec![class, Action::Verdict(Verdict::Accept)]
+        };
+        let rules = |build: &mut Build<'_>, direction, side, agent| {
+            for inside in scope::conditions_of(build, side, family) {
+                let conds: Vec<_> =
+                    [Cond::Family(family), Cond::Direction(direction)].into_iter().chain(inside).collect();
+                build.rule(names::DENY, conds.clone(), passing(agent), "monitored");
+                build.rule(names::DENY, conds, goto(names::REFUSE), "");
+            }
+        };
+        // Whose flow it is: the opener's, if that is in scope, else that of the agent who answers.
+        rules(build, Direction::Original, Side::Sender, Direction::Original);
+        rules(build, Direction::Reply, Side::Opener, Direction::Original);
+        rules(build, Direction::Reply, Side::Sender, Direction::Reply);
+        for inside in scope::conditions_of(build, Side::Sender, family) {
+            let lost = Cond::State(States::INVALID.or(States::UNTRACKED));
+            let from = Cond::In { field: Field::Packet(family, End::Source), set: raw.clone(), negate: false };
+            let conds = [Cond::Family(family), lost].into_iter().chain(inside).chain([from]).collect();
+            build.rule(names::DENY, conds, verdict(Verdict::Accept), "monitored");
+        }
+    }
+    build.rule(names::DENY, vec![], goto(names::REFUSE), "");
 }
 
 /// Copies say which way the packet went: nobody who sees the packet alone could tell who opened the flow.

@@ -1,0 +1,5 @@
+"""What a session raises."""
+
+
+class ConfigSessionError(Exception):
+    pass
