@@ -119,6 +119,11 @@ impl Caps {
         self
     }
 
+    /// Whether there are caps that stay shut because the use before was lost.
+    pub fn is_loss_felt(&self) -> bool {
+        self.lost.is_some_and(|lost| self.caps.values().any(|cap| cap.start <= lost))
+    }
+
     /// The caps in force.
     pub fn iter(&self) -> impl Iterator<Item = (CapId, &Cap)> {
         self.caps.iter().map(|(id, cap)| (*id, cap))
@@ -257,6 +262,11 @@ impl Caps {
                 cap.presume();
             }
         }
+    }
+
+    /// Whether something may be granted to it in this period.
+    pub fn may_have_more(&self, id: CapId) -> bool {
+        self.caps.get(&id).is_some_and(|cap| !cap.state.last) || self.waiting.contains(&id)
     }
 
     /// The numbers of the caps in force.

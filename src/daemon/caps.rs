@@ -2,6 +2,7 @@
 
 mod book;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -15,8 +16,9 @@ use super::protocol::Check;
 use super::status::check;
 use crate::core::caps::{CapRecord, CapUse, Caps, Change, Reading, Stopped};
 use crate::nft::{Event, Held, HeldObject, Kernel, KernelError, Options, Watch};
-use crate::plan::ir::ObjectKind;
+use crate::plan::ir::{Ident, ObjectKind};
 use crate::plan::meter::{CapId, CapState};
+use crate::plan::ops::Op;
 use crate::plan::table::{names, set_cap};
 use crate::policy::Policy;
 use crate::policy::schedule::Moment;
@@ -62,11 +64,11 @@ fn read_one(kernel: &mut Kernel, id: CapId) -> Result<Option<Reading>, KernelErr
 }
 
 /// Whether what the kernel charged a cap has met its first limit.
-fn is_over(kernel: &mut Kernel, id: CapId) -> Result<Option<bool>, KernelError> {
-    Ok(match kernel.object(&names::cap(id), ObjectKind::Quota)? {
-        Some(HeldObject::Quota { limit, used }) => Some(used >= limit),
+fn is_over(object: Option<&HeldObject>) -> Option<bool> {
+    match object? {
+        HeldObject::Quota { limit, used } => Some(used >= limit),
         _ => None,
-    })
+    }
 }
 
 impl Gate {
@@ -86,6 +88,22 @@ impl Gate {
         }
         self.state.caps.read(readings);
         Ok(())
+    }
+
+    /// The same, and whether what was charged has met the first limit.
+    fn read_limits(&mut self, ids: &[CapId]) -> Result<Vec<(CapId, bool, Reading)>, KernelError> {
+        let mut read = Vec::with_capacity(ids.len());
+        if ids.len() >= MANY {
+            let held = Held { objects: self.kernel.objects()?.into_iter().collect(), ..Held::default() };
+            let one = |id: &CapId| Some((*id, is_over(held.objects.get(&names::cap(*id)))?, reading(&held, *id)?));
+            read.extend(ids.iter().filter_map(one));
+        } else {
+            for id in ids {
+                let over = is_over(self.kernel.object(&names::cap(*id), ObjectKind::Quota)?.as_ref());
+                read.extend(over.zip(read_one(&mut self.kernel, *id)?).map(|(over, reading)| (*id, over, reading)));
+            }
+        }
+        Ok(read)
     }
 
     /// All caps as of now.
@@ -118,57 +136,64 @@ impl Gate {
         written
     }
 
-    /// A packet came beyond a cap's first limit: more is granted, or it is used up.
-    pub fn cap_stopped(&mut self, id: CapId) {
-        // Of a period that is over nothing more is granted.
-        if let Some(policy) = self.policy.clone() {
-            let moment = Moment::of(&policy, Utc::now(), self.world.zone);
-            let due = self.state.caps.get(id).is_some_and(|cap| cap.turns <= moment.utc);
-            if due && self.turn(&[id], &moment).is_ok() {
-                return;
-            }
+    /// Packets came beyond these caps' first limits: more is granted, or they are used up.
+    pub fn caps_stopped(&mut self, ids: &[CapId]) {
+        let ids = self.without_due(ids);
+        if ids.is_empty() {
+            return;
         }
-        let read = is_over(&mut self.kernel, id).and_then(|over| Ok(over.zip(read_one(&mut self.kernel, id)?)));
-        let (over, reading) = match read {
-            Ok(Some(read)) => read,
-            Ok(None) => return,
+        let read = match self.read_limits(&ids) {
+            Ok(read) => read,
             Err(error) => {
-                self.state.caps.look_again(id);
-                return warn!("a cap cannot be read, so nothing more is granted: {error}");
+                ids.iter().for_each(|id| self.state.caps.look_again(*id));
+                return warn!("exfil caps cannot be read, so nothing more is granted: {error}");
             }
         };
         let mut caps = self.state.caps.clone();
-        match caps.stopped(id, reading, over) {
-            Stopped::Unknown => {}
-            Stopped::Again(state) => {
-                if self.kernel.commit(&set_cap(id, &state, false)).is_err() {
-                    self.state.caps.look_again(id);
-                }
+        let (mut changes, mut again, mut spent) = (Vec::new(), Vec::new(), Vec::new());
+        for (id, over, reading) in read {
+            match caps.stopped(id, reading, over) {
+                Stopped::Unknown => {}
+                Stopped::Again(state) => again.extend(set_cap(id, &state, false)),
+                Stopped::Spent => spent.push(id),
+                Stopped::More(change) => changes.push(change),
             }
-            Stopped::Spent => {
-                self.state.caps = caps;
-                self.tell_spent(id);
-            }
-            Stopped::More(change) => {
-                let kept = self.keep_records(std::slice::from_ref(&change.record), || caps.records());
-                let set = if kept.is_ok() { self.set_caps(caps, vec![change]) } else { self.refuse_cap(id) };
-                if set.is_err() {
-                    self.state.caps.look_again(id);
-                    warn!("the kernel did not take a cap's new limit; it stays as it was");
-                }
-            }
+        }
+        let records: Vec<CapRecord> = changes.iter().map(|change| change.record.clone()).collect();
+        let kept = self.keep_records(&records, || caps.records());
+        let looked = if kept.is_ok() { self.set_caps(caps, changes, again) } else { self.refuse_caps(&changes) };
+        if let Err(error) = looked {
+            ids.iter().for_each(|id| self.state.caps.look_again(*id));
+            warn!("the kernel did not take the limits of exfil caps; they stay as they were: {error}");
+        }
+        for id in spent {
+            self.tell_spent(id);
+        }
+    }
+
+    /// Of a period that is over nothing more is granted: the next one begins. Those of which none did.
+    fn without_due(&mut self, ids: &[CapId]) -> Vec<CapId> {
+        let Some(policy) = self.policy.clone() else { return Vec::new() };
+        let moment = Moment::of(&policy, Utc::now(), self.world.zone);
+        let is_due = |id: &CapId| self.state.caps.get(*id).is_some_and(|cap| cap.turns <= moment.utc);
+        let (due, running): (Vec<CapId>, Vec<CapId>) = ids.iter().copied().partition(is_due);
+        match self.turn(&due, &moment) {
+            Ok(()) => running,
+            Err(_) => ids.to_vec(),
         }
     }
 
     /// Without the record nothing is granted, and whoever waits is told so.
-    fn refuse_cap(&mut self, id: CapId) -> Result<(), KernelError> {
+    fn refuse_caps(&mut self, refused: &[Change]) -> Result<(), KernelError> {
         let mut caps = self.state.caps.clone();
-        let change = caps.refuse(id);
-        self.set_caps(caps, change.into_iter().collect())
+        let changes = refused.iter().filter_map(|change| caps.refuse(change.id)).collect();
+        self.set_caps(caps, changes, Vec::new())
     }
 
-    fn set_caps(&mut self, caps: Caps, changes: Vec<Change>) -> Result<(), KernelError> {
-        let ops = self.state.set_caps(&changes);
+    /// The kernel gets new limits, and others again as they are.
+    fn set_caps(&mut self, caps: Caps, changes: Vec<Change>, again: Vec<Op>) -> Result<(), KernelError> {
+        let mut ops = self.state.set_caps(&changes);
+        ops.extend(again);
         self.kernel.commit(&ops)?;
         self.state.caps = caps;
         self.state.caps_set(&changes);
@@ -208,36 +233,31 @@ impl Gate {
         let changes = caps.turn(due, moment);
         let records: Vec<CapRecord> = changes.iter().filter_map(|change| change.kept()).collect();
         self.keep_records(&records, || caps.records())?;
-        self.set_caps(caps, changes).map_err(|error| error.what)
+        self.set_caps(caps, changes, Vec::new()).map_err(|error| error.what)
     }
 
-    /// Caps that were refused because the disk took no record, and caps that met their limit unseen.
+    /// Caps that were refused because the disk took no record, and such about which the kernel did not answer.
     pub fn retry_caps(&mut self) {
-        for id in self.state.caps.waiting() {
-            self.cap_stopped(id);
-        }
+        self.caps_stopped(&self.state.caps.waiting());
     }
 
     /// Every cap is looked at: something may have happened that nobody heard of.
     pub fn look_at_caps(&mut self) {
         let Ok(objects) = self.kernel.objects() else { return };
-        for (name, object) in objects {
-            if let (HeldObject::Quota { limit, used }, Some(id)) = (object, names::read_cap(&name))
-                && used >= limit
-            {
-                self.cap_stopped(id);
-            }
-        }
+        let over = |(name, object): (Ident, HeldObject)| match object {
+            HeldObject::Quota { limit, used } if used >= limit => names::read_cap(&name),
+            _ => None,
+        };
+        let stopped: BTreeSet<CapId> = objects.into_iter().filter_map(over).collect();
+        let stopped: Vec<CapId> = stopped.into_iter().filter(|id| self.state.caps.may_have_more(*id)).collect();
+        stopped.chunks(TURNS).for_each(|some| self.caps_stopped(some));
     }
 }
 
 /// The caps with their use, and what is wrong with the ledger. The counters are read beside the gate, because those of
 /// ten thousand caps take a while.
 pub async fn usage(office: &Arc<Office>) -> (Vec<CapUse>, Option<Check>) {
-    let Ok((caps, trouble)) = office
-        .gate
-        .run(|gate| (gate.state.caps.clone(), gate.book.failing.clone().or_else(|| gate.book.trouble.clone())))
-        .await
+    let Ok((caps, trouble)) = office.gate.run(|gate| (gate.state.caps.clone(), gate.book.told(&gate.state.caps))).await
     else {
         return (Vec::new(), None);
     };
@@ -284,13 +304,21 @@ pub fn listen(gate: Handle) {
                 return;
             }
             while let Ok(event) = watch.wait() {
-                let heard = match event {
-                    Event::UsedUp(name) => match names::read_cap(&name) {
-                        Some(id) => runtime.block_on(gate.run(move |gate| gate.cap_stopped(id))),
-                        None => continue,
-                    },
-                    Event::Lost => runtime.block_on(gate.run(Gate::look_at_caps)),
-                    Event::Changed(_) | Event::Deleted(_) => continue,
+                let mut stopped = BTreeSet::new();
+                let mut next = Some(event);
+                // Those that wait go together: one write, one transaction.
+                let heard = loop {
+                    match next {
+                        Some(Event::UsedUp(name)) => stopped.extend(names::read_cap(&name)),
+                        Some(Event::Changed(_) | Event::Deleted(_)) => {}
+                        Some(Event::Lost) => break runtime.block_on(gate.run(Gate::look_at_caps)),
+                        None if stopped.is_empty() => break Ok(()),
+                        None => {
+                            let some: Vec<CapId> = std::mem::take(&mut stopped).into_iter().collect();
+                            break runtime.block_on(gate.run(move |gate| gate.caps_stopped(&some)));
+                        }
+                    }
+                    next = if stopped.len() < TURNS { watch.try_next().ok().flatten() } else { None };
                 };
                 if heard.is_err() {
                     return;

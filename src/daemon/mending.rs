@@ -87,6 +87,7 @@ impl Gate {
         if read.objects.keys().filter_map(|name| names::read_cap(name)).any(|cap| lost.contains(&cap)) {
             return self.rewrite().map(|()| true);
         }
+        let are_lost = !lost.is_empty();
         self.state.caps.presume(lost);
         let (held, rules_differ) = (held::table(&read), held::has_other_rules(&read, &expected));
         let Delta { switch, remove, litter } = self.state.repair(&held, now);
@@ -95,6 +96,9 @@ impl Gate {
         let differs = rules_differ || !remove.is_empty() || !litter.is_empty() || !switch.iter().all(rules);
         let steps = [switch, remove, litter];
         if steps.iter().all(|ops| self.kernel.commit(ops).is_ok()) {
+            if are_lost {
+                self.look_at_caps();
+            }
             return Ok(differs);
         }
         self.rewrite().map(|()| true)
@@ -106,6 +110,9 @@ impl Gate {
         self.state.caps.presume(self.state.caps.ids());
         let all = diff(&Table::default(), &self.state.expected(self.now())).into_ops();
         let ops: Vec<Op> = [Op::AddTable, Op::DelTable, Op::AddTable].into_iter().chain(all).collect();
-        self.kernel.commit(&ops)
+        self.kernel.commit(&ops)?;
+        // All that was granted is used up now; the next packet need not wait until it is missed.
+        self.look_at_caps();
+        Ok(())
     }
 }

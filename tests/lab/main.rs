@@ -34,6 +34,9 @@ fn rounds(usual: usize) -> usize {
 
 mod back;
 mod cap;
+mod cap_period;
+mod cap_restart;
+mod cap_shared;
 mod daemon;
 mod deny;
 mod differential;
@@ -50,9 +53,11 @@ mod log_sums;
 mod monitor;
 mod notrack;
 mod ports;
+mod rate;
 mod refusal;
 mod rest;
 mod scale;
+mod scales;
 mod scope;
 mod services;
 mod spoof;

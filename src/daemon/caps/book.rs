@@ -1,10 +1,10 @@
-//! The use of caps on the disk.
+//! The ledger as the caps see it: what it says at the start, and what is written before it is granted.
 
 use std::path::Path;
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::{reading, state};
 use crate::core::caps::{CapRecord, Caps, Reading};
@@ -18,10 +18,10 @@ use crate::store::ledger::{Entry, Ledger};
 /// The disk's side: the ledger, or why there is none.
 pub struct Book {
     ledger: Option<Ledger>,
-    /// What is wrong with it, for `status`.
-    pub trouble: Option<String>,
+    /// What was wrong with it at the start.
+    trouble: Option<String>,
     /// The last write failed; said once.
-    pub failing: Option<String>,
+    pub(super) failing: Option<String>,
     /// The file is no good and is kept aside with the next write.
     damaged: bool,
 }
@@ -35,8 +35,9 @@ impl Book {
         let (ledger, loaded) = match Ledger::open(state_dir) {
             Ok(opened) => opened,
             Err(error) => {
-                let book =
-                    Self { ledger: None, trouble: Some(closed(&error.to_string())), failing: None, damaged: false };
+                let trouble = closed(&error.to_string());
+                error!("{trouble}");
+                let book = Self { ledger: None, trouble: Some(trouble), failing: None, damaged: false };
                 return (book, Caps::new(above).lost(now));
             }
         };
@@ -49,7 +50,10 @@ impl Book {
             (None, _) if loaded.fresh && highest.is_some() => Some("the ledger of exfil caps is gone".into()),
             _ => None,
         };
-        let damaged = loaded.damage.is_some();
+        if let Some(trouble) = &trouble {
+            error!("{}", closed(trouble));
+        }
+        let damaged = loaded.damage.is_some() || records.is_none();
         let book = Self { ledger: Some(ledger), trouble: trouble.as_deref().map(closed), failing: None, damaged };
         let caps = match (trouble, records) {
             (None, Some(records)) => caps.resume(records, zone, |id| Some((state(held?, id)?, reading(held?, id)?))),
@@ -58,11 +62,17 @@ impl Book {
         (book, caps)
     }
 
+    /// What is wrong now, for whoever asks.
+    pub fn told(&self, caps: &Caps) -> Option<String> {
+        let closed = self.trouble.clone().filter(|_| self.ledger.is_none() || caps.is_loss_felt());
+        self.failing.clone().or(closed)
+    }
+
     /// Writes; when it returns the records are on the disk.
     ///
     /// # Errors
     /// One sentence; nothing may be granted on the strength of these records.
-    pub fn write(&mut self, records: &[CapRecord], all: impl FnOnce() -> Vec<CapRecord>) -> Result<(), String> {
+    pub(super) fn write(&mut self, records: &[CapRecord], all: impl FnOnce() -> Vec<CapRecord>) -> Result<(), String> {
         if records.is_empty() {
             return Ok(());
         }

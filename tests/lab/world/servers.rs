@@ -6,7 +6,7 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -44,12 +44,13 @@ pub struct Servers {
     netns: Arc<Netns>,
     over: Arc<AtomicBool>,
     arrivals: Arc<Mutex<Vec<Arrival>>>,
+    taken: Arc<AtomicU64>,
 }
 
 impl Servers {
     /// No server yet.
     pub fn new(netns: Arc<Netns>) -> Self {
-        Self { netns, over: Arc::default(), arrivals: Arc::default() }
+        Self { netns, over: Arc::default(), arrivals: Arc::default(), taken: Arc::default() }
     }
 
     /// Serves these TCP and UDP ports on every address of the namespace, from when this returns.
@@ -68,22 +69,34 @@ impl Servers {
     pub fn sink(&self, ports: &[u16]) {
         for &port in ports {
             let (listener, datagrams) = self.netns.enter(|| (listener(port), datagrams(port)));
-            let over = self.over.clone();
+            let (over, taken) = (self.over.clone(), self.taken.clone());
             self.netns.spawn(move || {
                 while !over.load(Ordering::Relaxed) {
                     let Ok((stream, _)) = listener.accept() else { continue };
-                    let over = over.clone();
-                    std::thread::spawn(move || swallow(stream, &over));
+                    let (over, taken) = (over.clone(), taken.clone());
+                    std::thread::spawn(move || swallow(stream, &over, &taken));
                 }
             });
-            let over = self.over.clone();
+            let (over, taken) = (self.over.clone(), self.taken.clone());
             self.netns.spawn(move || {
                 let mut buffer = vec![0; DATAGRAM];
                 while !over.load(Ordering::Relaxed) {
-                    let _ = datagrams.recv(&mut buffer);
+                    let length = datagrams.recv(&mut buffer).unwrap_or(0);
+                    taken.fetch_add(length as u64, Ordering::Relaxed);
                 }
             });
         }
+    }
+
+    /// Takes in what comes over a connection, like a sink.
+    pub fn take_in(&self, stream: TcpStream) {
+        let (over, taken) = (self.over.clone(), self.taken.clone());
+        std::thread::spawn(move || swallow(stream, &over, &taken));
+    }
+
+    /// Octets that the sinks took in.
+    pub fn taken(&self) -> u64 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// Writes down every IPv4 packet of another protocol (47 is GRE, 132 SCTP), from when this returns.
@@ -162,12 +175,12 @@ fn serve_tcp(listener: &TcpListener, port: u16, over: &Arc<AtomicBool>, arrivals
     }
 }
 
-fn swallow(mut stream: TcpStream, over: &AtomicBool) {
+fn swallow(mut stream: TcpStream, over: &AtomicBool, taken: &AtomicU64) {
     let mut buffer = vec![0; 256 << 10];
     let _ = stream.set_read_timeout(Some(IDLE));
     while !over.load(Ordering::Relaxed) {
         match stream.read(&mut buffer) {
-            Ok(1..) => {}
+            Ok(length @ 1..) => drop(taken.fetch_add(length as u64, Ordering::Relaxed)),
             Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
             Ok(0) | Err(_) => return,
         }
