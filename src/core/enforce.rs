@@ -138,7 +138,8 @@ impl State {
         }
         for (id, class) in self.classes.iter() {
             let known = class.caps.iter().copied().filter(|cap| caps.get(*cap).is_some());
-            classes.set_caps(id, known.chain(egress.caps_of(class.host, &class.names)).collect());
+            let named = egress.caps_of(class.host, class.names.iter().chain(&class.links));
+            classes.set_caps(id, known.chain(named).collect());
         }
         let (leases, puts, ended) = self.keep_leases(&snapshot, &egress, &charged, &mut classes, now.ms);
         situation.capped = charged.open(&snapshot, &mut classes);

@@ -32,6 +32,7 @@ fn rounds(usual: usize) -> usize {
     std::env::var("LAB_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
+mod attack_caps;
 mod attack_monitor;
 mod back;
 mod cap;
