@@ -32,6 +32,9 @@ fn rounds(usual: usize) -> usize {
     std::env::var("LAB_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
+mod attack_caps;
+mod attack_monitor;
+mod attack_rest;
 mod back;
 mod cap;
 mod cap_period;
