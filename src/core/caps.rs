@@ -12,6 +12,7 @@
 mod cap;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
@@ -68,12 +69,12 @@ struct Past {
     used: u64,
 }
 
-/// All caps.
+/// All caps. A clone shares what it does not change, because each change is tried on one.
 #[derive(Clone, Debug, Default)]
 pub struct Caps {
-    caps: BTreeMap<CapId, Cap>,
-    by_key: HashMap<Key, CapId>,
-    past: HashMap<Key, Past>,
+    caps: BTreeMap<CapId, Arc<Cap>>,
+    by_key: Arc<HashMap<Key, CapId>>,
+    past: Arc<HashMap<Key, Past>>,
     next: u32,
     /// Caps that could not be granted more because disk or kernel refused.
     waiting: BTreeSet<CapId>,
@@ -96,18 +97,17 @@ impl Caps {
         zone: Tz,
         held: impl Fn(CapId) -> Option<(CapState, Reading)>,
     ) -> Self {
+        let (by_key, gone) = (Arc::make_mut(&mut self.by_key), Arc::make_mut(&mut self.past));
         for record in records {
             self.next = self.next.max(record.id.0.saturating_add(1));
             let key = (record.host.clone(), record.pattern.clone());
             let Some((state, reading)) = held(record.id) else {
-                self.past.insert(
-                    key,
-                    Past { id: record.id, period: record.period, start: record.start, used: record.granted },
-                );
+                let past = Past { id: record.id, period: record.period, start: record.start, used: record.granted };
+                gone.insert(key, past);
                 continue;
             };
-            self.by_key.insert(key, record.id);
-            self.caps.insert(record.id, Cap::resume(record, zone, state, reading));
+            by_key.insert(key, record.id);
+            self.caps.insert(record.id, Arc::new(Cap::resume(record, zone, state, reading)));
         }
         self
     }
@@ -126,12 +126,21 @@ impl Caps {
 
     /// The caps in force.
     pub fn iter(&self) -> impl Iterator<Item = (CapId, &Cap)> {
-        self.caps.iter().map(|(id, cap)| (*id, cap))
+        self.caps.iter().map(|(id, cap)| (*id, &**cap))
     }
 
     /// One cap.
     pub fn get(&self, id: CapId) -> Option<&Cap> {
-        self.caps.get(&id)
+        self.caps.get(&id).map(|cap| &**cap)
+    }
+
+    fn get_mut(&mut self, id: CapId) -> Option<&mut Cap> {
+        self.caps.get_mut(&id).map(Arc::make_mut)
+    }
+
+    /// How many are in force.
+    pub fn len(&self) -> usize {
+        self.caps.len()
     }
 
     /// Whether there are none.
@@ -147,7 +156,7 @@ impl Caps {
     /// Takes over newer readings.
     pub fn read(&mut self, readings: impl IntoIterator<Item = (CapId, Reading)>) {
         for (id, reading) in readings {
-            if let Some(cap) = self.caps.get_mut(&id) {
+            if let Some(cap) = self.get_mut(id) {
                 cap.read(reading);
             }
         }
@@ -164,12 +173,13 @@ impl Caps {
 
     /// The caps of a policy, with what was used of them already; and what is to be written before they come into force.
     pub fn follow(&self, policy: &Policy, moment: &Moment) -> (Self, Vec<CapRecord>) {
-        let mut next = Self { caps: BTreeMap::new(), by_key: HashMap::new(), ..self.clone() };
+        let mut next = Self { caps: BTreeMap::new(), by_key: Arc::default(), ..self.clone() };
+        let (mut by_key, mut gone) = (HashMap::new(), (*self.past).clone());
         let mut records = Vec::new();
         for (name, host) in &policy.hosts {
             for (pattern, cap) in &host.caps {
                 let key = (name.clone(), pattern.clone());
-                let old = self.by_key.get(&key).and_then(|id| Some((*id, self.caps.get(id)?)));
+                let old = self.by_key.get(&key).and_then(|id| Some((*id, self.get(*id)?)));
                 let (bytes, period) = (cap.value.bytes, cap.value.period);
                 let (id, mut fresh) = match old {
                     Some((id, old)) => {
@@ -188,16 +198,17 @@ impl Caps {
                 if old.is_none_or(|(_, old)| old.state != fresh.state || old.start != fresh.start) {
                     records.push(fresh.record(id));
                 }
-                next.past.remove(&key);
-                next.by_key.insert(key, id);
-                next.caps.insert(id, fresh);
+                gone.remove(&key);
+                by_key.insert(key, id);
+                next.caps.insert(id, Arc::new(fresh));
             }
         }
         for (id, cap) in self.caps.iter().filter(|(id, _)| !next.caps.contains_key(id)) {
             let past = Past { id: *id, period: cap.period, start: cap.start, used: cap.used() };
-            next.past.insert((cap.host.clone(), cap.pattern.clone()), past);
+            gone.insert((cap.host.clone(), cap.pattern.clone()), past);
         }
-        next.past.retain(|_, past| past.period.start(moment) <= past.start);
+        gone.retain(|_, past| past.period.start(moment) <= past.start);
+        (next.by_key, next.past) = (Arc::new(by_key), Arc::new(gone));
         next.waiting.retain(|id| next.caps.contains_key(id));
         (next, records)
     }
@@ -219,8 +230,8 @@ impl Caps {
     /// A packet came beyond a limit, or may have: what is granted further. `over`: what the kernel charged has met the
     /// first limit. The counters do not tell, because packets on their way are in none of them yet.
     pub fn stopped(&mut self, id: CapId, reading: Reading, over: bool) -> Stopped {
-        let Some(cap) = self.caps.get_mut(&id) else { return Stopped::Unknown };
         let waited = self.waiting.remove(&id);
+        let Some(cap) = self.get_mut(id) else { return Stopped::Unknown };
         cap.read(reading);
         if !over && !waited {
             return Stopped::Again(cap.state.clone());
@@ -237,8 +248,10 @@ impl Caps {
     /// Nothing more can be granted for now: packets over the limit are refused instead of dropped. To be said to the caps
     /// as they were before the grant that failed. `None`: they are refused already.
     pub fn refuse(&mut self, id: CapId) -> Option<Change> {
-        let cap = self.caps.get_mut(&id)?;
-        self.waiting.insert(id);
+        if self.caps.contains_key(&id) {
+            self.waiting.insert(id);
+        }
+        let cap = self.get_mut(id)?;
         if std::mem::replace(&mut cap.state.last, true) {
             return None;
         }
@@ -258,7 +271,7 @@ impl Caps {
     /// What the kernel counted for these is not known any more: all that was granted counts as used.
     pub fn presume(&mut self, ids: impl IntoIterator<Item = CapId>) {
         for id in ids {
-            if let Some(cap) = self.caps.get_mut(&id) {
+            if let Some(cap) = self.get_mut(id) {
                 cap.presume();
             }
         }
@@ -277,12 +290,13 @@ impl Caps {
     /// The kernel's objects are gone: the use counts on for caps to come.
     #[must_use]
     pub fn retire(self) -> Self {
-        let mut retired = Self { caps: BTreeMap::new(), by_key: HashMap::new(), waiting: BTreeSet::new(), ..self };
-        for (id, cap) in self.caps {
+        let Self { caps, mut past, next, lost, .. } = self;
+        let gone = Arc::make_mut(&mut past);
+        for (id, cap) in caps {
             let past = Past { id, period: cap.period, start: cap.start, used: cap.used() };
-            retired.past.insert((cap.host, cap.pattern), past);
+            gone.insert((cap.host.clone(), cap.pattern.clone()), past);
         }
-        retired
+        Self { past, next, lost, ..Self::default() }
     }
 
     /// The caps whose period is over: their counters are to be read.
@@ -294,7 +308,7 @@ impl Caps {
     pub fn turn(&mut self, ids: &[CapId], moment: &Moment) -> Vec<Change> {
         let mut changes = Vec::new();
         for id in ids {
-            let Some(cap) = self.caps.get_mut(id).filter(|cap| cap.turns <= moment.utc) else { continue };
+            let Some(cap) = self.get_mut(*id).filter(|cap| cap.turns <= moment.utc) else { continue };
             let before = cap.state.last;
             cap.turn(moment);
             let stop_too = before != cap.state.last;

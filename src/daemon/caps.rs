@@ -5,7 +5,7 @@ mod book;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{error, info, warn};
 
 pub use self::book::Book;
@@ -23,10 +23,12 @@ use crate::plan::table::{names, set_cap};
 use crate::policy::Policy;
 use crate::policy::schedule::Moment;
 
-/// Caps whose periods begin in one transaction; between two of them answers go out.
-const TURNS: usize = 512;
-/// From so many caps on, all objects are read at once instead of one by one.
-const MANY: usize = 256;
+/// Caps that are read and changed together; between two such groups answers go out.
+const GROUP: usize = 128;
+/// If at least one in so many caps is to be read, all objects are read at once instead of one by one.
+const MANY: usize = 8;
+/// When a turn is tried again that disk or kernel refused.
+const AGAIN_LATER: TimeDelta = TimeDelta::seconds(1);
 /// After an error on the watching socket.
 const AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -78,7 +80,7 @@ impl Gate {
     /// The kernel cannot be asked.
     pub fn read_caps(&mut self, ids: &[CapId]) -> Result<(), KernelError> {
         let mut readings = Vec::with_capacity(ids.len());
-        if ids.len() >= MANY {
+        if self.are_many(ids) {
             let held = Held { objects: self.kernel.objects()?.into_iter().collect(), ..Held::default() };
             readings.extend(ids.iter().filter_map(|id| Some((*id, reading(&held, *id)?))));
         } else {
@@ -90,10 +92,14 @@ impl Gate {
         Ok(())
     }
 
+    fn are_many(&self, ids: &[CapId]) -> bool {
+        ids.len() * MANY >= self.state.caps.len()
+    }
+
     /// The same, and whether what was charged has met the first limit.
     fn read_limits(&mut self, ids: &[CapId]) -> Result<Vec<(CapId, bool, Reading)>, KernelError> {
         let mut read = Vec::with_capacity(ids.len());
-        if ids.len() >= MANY {
+        if self.are_many(ids) {
             let held = Held { objects: self.kernel.objects()?.into_iter().collect(), ..Held::default() };
             let one = |id: &CapId| Some((*id, is_over(held.objects.get(&names::cap(*id)))?, reading(&held, *id)?));
             read.extend(ids.iter().filter_map(one));
@@ -213,15 +219,16 @@ impl Gate {
         );
     }
 
-    /// Begins the periods that are due, some at a time. Gives when to come again.
-    ///
-    /// # Errors
-    /// Disk or kernel refused: those caps stay as they were.
-    pub(super) fn turn_caps(&mut self, moment: &Moment) -> Result<Option<DateTime<Utc>>, String> {
+    /// Begins the periods that are due, a group at a time. Gives when to come again. Where disk or kernel refuse, caps stay
+    /// as they were, and that is said by whoever fails.
+    pub fn turn_caps(&mut self) -> Option<DateTime<Utc>> {
+        let moment = Moment::of(self.policy.as_deref()?, Utc::now(), self.world.zone);
         let mut due = self.state.caps.due(moment.utc);
-        due.truncate(TURNS);
-        self.turn(&due, moment)?;
-        Ok(self.state.caps.next_turn())
+        due.truncate(GROUP);
+        match self.turn(&due, &moment) {
+            Ok(()) => self.state.caps.next_turn(),
+            Err(_) => Some(moment.utc + AGAIN_LATER),
+        }
     }
 
     fn turn(&mut self, due: &[CapId], moment: &Moment) -> Result<(), String> {
@@ -250,7 +257,7 @@ impl Gate {
         };
         let stopped: BTreeSet<CapId> = objects.into_iter().filter_map(over).collect();
         let stopped: Vec<CapId> = stopped.into_iter().filter(|id| self.state.caps.may_have_more(*id)).collect();
-        stopped.chunks(TURNS).for_each(|some| self.caps_stopped(some));
+        stopped.chunks(GROUP).for_each(|some| self.caps_stopped(some));
     }
 }
 
@@ -318,7 +325,7 @@ pub fn listen(gate: Handle) {
                             break runtime.block_on(gate.run(move |gate| gate.caps_stopped(&some)));
                         }
                     }
-                    next = if stopped.len() < TURNS { watch.try_next().ok().flatten() } else { None };
+                    next = if stopped.len() < GROUP { watch.try_next().ok().flatten() } else { None };
                 };
                 if heard.is_err() {
                     return;

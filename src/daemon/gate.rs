@@ -12,7 +12,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 
 use crate::core::Pending;
@@ -33,8 +33,6 @@ use super::{blame, held, world};
 
 /// Leases that go into one transaction.
 const GROUP: usize = 256;
-/// When a turn of caps is tried again that disk or kernel refused.
-const AGAIN: TimeDelta = TimeDelta::seconds(1);
 
 /// What a revision did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -331,12 +329,7 @@ impl Gate {
         }
         self.state.ticked(doors);
         let moment = Moment::of(&policy, now.utc, self.world.zone);
-        let turn = match self.turn_caps(&moment) {
-            Ok(turn) => turn,
-            // The cap stays shut; said by whoever failed.
-            Err(_) => Some(now.utc + AGAIN),
-        };
-        Ok(moment.next_change(&policy).into_iter().chain(turn).min())
+        Ok(moment.next_change(&policy))
     }
 
     /// The table as text: the kernel's sets with what is in them now, and our rules where the kernel has them.

@@ -14,6 +14,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use tokio::sync::{Notify, mpsc};
 use tracing::{error, info, warn};
 
+use super::gate::Gate;
 use super::handle::Handle;
 
 /// How far ahead the timer is set where no window changes, in seconds, so that it notices when the clock is set.
@@ -35,8 +36,8 @@ pub async fn keep(gate: Handle, changed: Arc<Notify>, stopped: impl Future<Outpu
 async fn work(gate: Handle, changed: Arc<Notify>, mut timer: Timer) {
     let mut stepped = false;
     loop {
-        let next = match gate.run(move |gate| gate.tick(stepped)).await {
-            Ok(Ok(next)) => next,
+        let edge = match gate.run(move |gate| gate.tick(stepped)).await {
+            Ok(Ok(edge)) => edge,
             Ok(Err(error)) => {
                 error!("windows cannot be opened or closed now: {error}");
                 tokio::time::sleep(AGAIN).await;
@@ -44,7 +45,15 @@ async fn work(gate: Handle, changed: Arc<Notify>, mut timer: Timer) {
             }
             Err(_) => return,
         };
-        if let Err(error) = timer.set(next) {
+        // Between two groups of caps leases get their turn.
+        let turn = loop {
+            match gate.run(Gate::turn_caps).await {
+                Ok(Some(turn)) if turn <= Utc::now() => {}
+                Ok(turn) => break turn,
+                Err(_) => return,
+            }
+        };
+        if let Err(error) = timer.set(edge.into_iter().chain(turn).min()) {
             warn!("the timer of the time windows cannot be set: {error}");
             tokio::time::sleep(AGAIN).await;
             continue;

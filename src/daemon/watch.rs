@@ -9,7 +9,8 @@ use tracing::{error, info, warn};
 
 use super::handle::{EndsTheProcess, Handle};
 use super::world;
-use crate::nft::{Event, Watch};
+use crate::core::state::World;
+use crate::nft::{Event, Kernel, KernelError, Options, Watch};
 
 /// How often the machine is looked at: its addresses, and whether another table switches tracking off.
 const LOOK: Duration = Duration::from_secs(2);
@@ -24,19 +25,23 @@ pub async fn world(gate: Handle, listen: Vec<SocketAddr>, redirect: bool, stoppe
     let work = async {
         loop {
             tokio::time::sleep(LOOK).await;
+            let Ok((policy, reports)) = gate.run(|gate| (gate.policy.clone(), gate.world.reports)).await else {
+                return;
+            };
             let listen = Arc::clone(&listen);
+            // Beside the gate: all rules of the machine are read, ours with them, and those may be many.
+            let look = move || {
+                let mut kernel = Kernel::open(Options::default())?;
+                Ok::<_, KernelError>(world::look(&mut kernel, &listen, redirect, reports, policy.as_deref()))
+            };
+            let Ok(Ok(fresh)) = tokio::task::spawn_blocking(look).await else { continue };
             let result = gate
                 .run(move |gate| {
-                    let fresh = {
-                        let policy = gate.policy.clone();
-                        let reports = gate.world.reports;
-                        world::look(gate.kernel(), &listen, redirect, reports, policy.as_deref())
-                    };
                     let now = gate.now();
                     gate.state.sweep(now.ms);
                     gate.settle();
                     gate.retry_caps();
-                    gate.meet(fresh)
+                    gate.meet(World { reports: gate.world.reports, ..fresh })
                 })
                 .await;
             match result {

@@ -39,6 +39,7 @@ mod back;
 mod cap;
 mod cap_period;
 mod cap_restart;
+mod cap_scale;
 mod cap_shared;
 mod daemon;
 mod deny;
