@@ -3,6 +3,7 @@
 mod adopt;
 pub mod caps;
 pub mod classes;
+pub mod compare;
 pub mod doors;
 pub mod egress;
 mod enforce;
