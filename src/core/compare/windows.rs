@@ -19,7 +19,7 @@ pub(super) type ByName<'p> = BTreeMap<Pattern, &'p Located<Window>>;
 
 /// When something is open: seconds of the week, in order, with gaps between them. No window: always.
 fn week(window: Option<&Window>) -> Vec<Range<u32>> {
-    let Some(window) = window else { return vec![0..WEEK] };
+    let Some(window) = window else { return std::iter::once(0..WEEK).collect() };
     let mut open = Vec::new();
     for day in &window.days {
         let midnight = u32::from(day.0) * DAY;
