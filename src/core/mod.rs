@@ -8,11 +8,13 @@ pub mod doors;
 pub mod egress;
 mod enforce;
 pub mod explain;
+pub mod forecast;
 pub mod judge;
 pub mod lease;
 mod leasing;
 mod metering;
 pub mod observe;
+pub mod replay;
 pub mod state;
 
 pub use enforce::Pending;
