@@ -11,6 +11,7 @@ mod generate;
 mod input;
 mod log;
 mod output;
+mod plan;
 mod revisions;
 mod run;
 mod state;
@@ -49,6 +50,7 @@ struct Cli {
 enum Command {
     Run(run::Arguments),
     Check(check::Arguments),
+    Plan(plan::Arguments),
     Apply(apply::Apply),
     Import(apply::Import),
     Show(apply::Show),
@@ -141,6 +143,7 @@ fn dispatch(command: Command, context: &mut Context) -> anyhow::Result<Outcome> 
     match command {
         Command::Run(arguments) => run::run(&arguments, context),
         Command::Check(arguments) => check::check(&arguments, context),
+        Command::Plan(arguments) => plan::plan(&arguments, context),
         Command::Apply(arguments) => apply::apply(&arguments, context),
         Command::Import(arguments) => apply::import(&arguments, context),
         Command::Show(arguments) => apply::show(&arguments, context),

@@ -113,6 +113,7 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
         settings: settings.clone(),
         log,
         followers: Arc::new(Semaphore::new(control::FOLLOWERS)),
+        planning: Mutex::default(),
         stopped: stopped.clone(),
     });
     let tasks = [

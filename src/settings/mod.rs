@@ -12,6 +12,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 pub use keys::parse;
 
 /// Where the settings are looked for when nobody names a file, first come first served: the one that a router's
@@ -149,7 +152,8 @@ pub struct Log {
 }
 
 /// Which decisions are recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Decisions {
     /// All.
     All,
