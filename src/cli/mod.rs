@@ -6,6 +6,7 @@
 mod apply;
 mod check;
 pub mod client;
+mod early;
 mod explain;
 mod generate;
 mod input;
@@ -48,6 +49,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Early(early::Arguments),
     Check(check::Arguments),
     Apply(apply::Apply),
     Import(apply::Import),
@@ -140,6 +142,7 @@ const USAGE: u8 = 2;
 fn dispatch(command: Command, context: &mut Context) -> anyhow::Result<Outcome> {
     match command {
         Command::Run(arguments) => run::run(&arguments, context),
+        Command::Early(arguments) => early::early(&arguments, context),
         Command::Check(arguments) => check::check(&arguments, context),
         Command::Apply(arguments) => apply::apply(&arguments, context),
         Command::Import(arguments) => apply::import(&arguments, context),

@@ -9,6 +9,7 @@ mod blame;
 mod caps;
 mod control;
 mod decided;
+pub mod early;
 mod explain;
 mod gate;
 mod handle;

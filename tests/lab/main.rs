@@ -38,6 +38,7 @@ mod daemon;
 mod deny;
 mod differential;
 mod dns;
+mod early;
 mod faults;
 mod flood;
 mod foreign;
