@@ -89,8 +89,10 @@ fn last(remains: &Remains, trouble: &mut Vec<String>) -> Option<Candidate> {
         (None, None) => return None,
     };
     let complaint = match policy::parse(text) {
-        Ok(policy) => match not_yet_enforced(&policy).into_iter().next() {
+        Ok(mut policy) => match not_yet_enforced(&policy).into_iter().next() {
             None => {
+                // Caps are the daemon's business, who has the ledger; without leases nothing is charged for.
+                policy.hosts.values_mut().for_each(|host| host.caps.clear());
                 let message = format!("{what} is in force; until the daemon starts no name is answered");
                 return Some(Candidate { policy, revision, message });
             }

@@ -4,6 +4,7 @@
 //! earlier run's is taken over, with its live flows), the policy, and only then readiness. Nothing here opens the gateway:
 //! when the daemon ends, however it ends, the kernel goes on enforcing.
 
+mod alive;
 pub mod answer;
 mod blame;
 mod caps;

@@ -26,7 +26,7 @@ fn early(world: &World) -> String {
 
 #[test]
 fn the_last_policy_is_enforced_before_the_daemon() {
-    let mut world = world!();
+    let world = world!();
     for resolver in [&world.internet.upstream, &world.internet.foreign] {
         resolver.host("api.example.com", &[OTHER]);
     }

@@ -59,5 +59,6 @@ mod services;
 mod spoof;
 mod swap;
 mod vyos;
+mod watchdog;
 mod window;
 mod world_smoke;
