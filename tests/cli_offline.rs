@@ -202,7 +202,9 @@ fn explain_answers_from_a_file() {
     let later = program.write("later.json", LATER);
     let ran = program.run(&["explain", "--policy", &later, "--source", "1.1.1.1", "--ip", "8.8.8.8"]);
     assert_eq!(ran.code, Some(0));
-    assert!(ran.stderr.starts_with("not enforced by this version, so the answer leaves it out:\n  /limits/egress_kbps"));
+    assert!(
+        ran.stderr.starts_with("not enforced by this version, so the answer leaves it out:\n  /limits/egress_kbps")
+    );
     assert!(ran.stdout.contains("block (not-allowlisted), but monitor mode lets it pass: "), "{}", ran.stdout);
 }
 

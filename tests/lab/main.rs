@@ -35,6 +35,7 @@ fn rounds(usual: usize) -> usize {
 mod back;
 mod cap;
 mod daemon;
+mod deb;
 mod deny;
 mod differential;
 mod dns;
