@@ -6,6 +6,7 @@
 mod apply;
 mod check;
 pub mod client;
+mod early;
 mod explain;
 mod generate;
 mod input;
@@ -49,6 +50,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Early(early::Arguments),
     Check(check::Arguments),
     Plan(plan::Arguments),
     Apply(apply::Apply),
@@ -142,6 +144,7 @@ const USAGE: u8 = 2;
 fn dispatch(command: Command, context: &mut Context) -> anyhow::Result<Outcome> {
     match command {
         Command::Run(arguments) => run::run(&arguments, context),
+        Command::Early(arguments) => early::early(&arguments, context),
         Command::Check(arguments) => check::check(&arguments, context),
         Command::Plan(arguments) => plan::plan(&arguments, context),
         Command::Apply(arguments) => apply::apply(&arguments, context),

@@ -213,6 +213,15 @@ impl Default for Api {
 }
 
 impl Settings {
+    /// What a text with mistakes still tells of where the files are; everything else as if it said nothing.
+    pub fn salvaged(text: &str) -> Self {
+        let table: toml::Table = text.parse().unwrap_or_default();
+        let path = |key: &str| table.get(key)?.as_str().map(PathBuf::from).filter(|path| path.is_absolute());
+        let Self { policy, state_dir, .. } = Self::default();
+        let (policy, state_dir) = (path("policy").unwrap_or(policy), path("state_dir").unwrap_or(state_dir));
+        Self { policy, state_dir, ..Self::default() }
+    }
+
     /// The control socket.
     pub fn socket(&self) -> PathBuf {
         socket_in(&self.runtime_dir)
