@@ -52,6 +52,9 @@ _clawgress() {
             clawgress,log)
                 cmd="clawgress__subcmd__log"
                 ;;
+            clawgress,plan)
+                cmd="clawgress__subcmd__plan"
+                ;;
             clawgress,rollback)
                 cmd="clawgress__subcmd__rollback"
                 ;;
@@ -136,6 +139,9 @@ _clawgress() {
             clawgress__subcmd__help,log)
                 cmd="clawgress__subcmd__help__subcmd__log"
                 ;;
+            clawgress__subcmd__help,plan)
+                cmd="clawgress__subcmd__help__subcmd__plan"
+                ;;
             clawgress__subcmd__help,rollback)
                 cmd="clawgress__subcmd__help__subcmd__rollback"
                 ;;
@@ -173,7 +179,7 @@ _clawgress() {
 
     case "${cmd}" in
         clawgress)
-            opts="-h -V --config --help --version run early check apply import show status health firewall rpz explain log history rollback confirm teardown generate help"
+            opts="-h -V --config --help --version run early check plan apply import show status health firewall rpz explain log history rollback confirm teardown generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -535,7 +541,7 @@ _clawgress() {
             return 0
             ;;
         clawgress__subcmd__help)
-            opts="run early check apply import show status health firewall rpz explain log history rollback confirm teardown generate help"
+            opts="run early check plan apply import show status health firewall rpz explain log history rollback confirm teardown generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -772,6 +778,20 @@ _clawgress() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        clawgress__subcmd__help__subcmd__plan)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         clawgress__subcmd__help__subcmd__rollback)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -928,6 +948,32 @@ _clawgress() {
                     return 0
                     ;;
                 --limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__plan)
+            opts="-h --policy --hours --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --policy)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --hours)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
