@@ -24,7 +24,7 @@ setup: ## install the Debian packages that are missing
 
 .PHONY: setup-peers
 setup-peers:
-	@packaging/setup build lab peers vyos
+	@packaging/setup build lab peers vyos package
 
 .PHONY: demo
 demo: setup ## watch two agents meet their policy, in a lab of namespaces
@@ -55,6 +55,12 @@ vyos: ## target/vyos: what a VyOS router gets besides the program, as a tree for
 	@python3 -B vyos-templates/build.py --output target/vyos
 	@echo "vyos: $$(find target/vyos -type f | wc -l) files below target/vyos"
 
+.PHONY: deb
+deb: ## target/clawgress_<version>_<arch>.deb, for Debian and VyOS
+	@packaging/setup build vyos
+	@packaging/deb/compile
+	@packaging/deb/build --binary target/deb/release/clawgress
+
 .PHONY: check
 check: ## format, lints, unit tests: what to run before each commit
 	cargo fmt --check
@@ -82,7 +88,7 @@ teardown: ## stop enforcing what `make run` left in the kernel
 	@$(ROOT) target/release/clawgress teardown --config $(RUN_SETTINGS)
 
 # One after the other: each pins processors.
-BENCHES := --bench forwarding --bench policy --bench lease
+BENCHES := --bench forwarding --bench policy --bench lease --bench replay
 
 .PHONY: bench
 bench: setup ## ratios against peers from Debian, in one run (docs/benchmarks.md)

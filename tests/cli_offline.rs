@@ -18,8 +18,8 @@ fn version_and_help_go_to_stdout() {
     assert_eq!(program.run(&["--version"]).done().stdout, "clawgress 0.1.0\n");
     let help = program.run(&["--help"]).done().stdout;
     for command in [
-        "run", "check", "apply", "import", "show", "status", "health", "firewall", "rpz", "explain", "log", "history",
-        "rollback", "confirm", "teardown", "generate",
+        "run", "early", "check", "apply", "import", "show", "status", "health", "firewall", "rpz", "explain", "log",
+        "history", "rollback", "confirm", "teardown", "generate",
     ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is in the list");
         let own = program.run(&[command, "--help"]).done().stdout;
@@ -274,7 +274,7 @@ fn a_full_disk_behind_stdout_is_a_failure() {
 }
 
 #[test]
-fn run_and_teardown_need_root() {
+fn who_writes_the_packet_filter_needs_root() {
     use std::os::unix::fs::PermissionsExt as _;
     use std::os::unix::process::CommandExt as _;
 
@@ -289,7 +289,7 @@ fn run_and_teardown_need_root() {
         // kernel runs no file that somebody writes ("text file busy").
         assert!(Command::new("cp").arg(binary()).arg(&copy).status().unwrap().success());
     }
-    for command in ["run", "teardown"] {
+    for command in ["run", "early", "teardown"] {
         let mut call = Command::new(&copy);
         call.arg("--config").arg(program.path("clawgress.toml")).arg(command).current_dir("/");
         if let Some(id) = nobody {

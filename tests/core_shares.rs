@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use clawgress::core::classes::{Classes, MAX_CLASSES_PER_HOST};
+use clawgress::core::classes::{Class, Classes, MAX_CLASSES_PER_HOST, MAX_LINKS, Way};
 use clawgress::core::lease::{LeaseError, LeaseRequest};
 use clawgress::core::state::{MAX_LEASES_PER_HOST, MAX_NAMES, State, World};
 use clawgress::plan::ids::HostId;
@@ -106,4 +106,21 @@ fn hosts_that_come_and_go_never_share_a_number() {
         assert_eq!(numbers.len(), HOSTS, "turn {turn}");
         assert!(numbers.first() >= Some(&HostId::FIRST));
     }
+}
+
+#[test]
+fn a_name_server_that_leads_over_ever_new_names_fills_no_memory() {
+    let (_, a, _) = state();
+    let name = |text: String| Name::from_wire_labels(text.split('.').map(str::as_bytes)).expect("a name");
+    let mut classes = Classes::new(0);
+    let class = Class::new(a, Way::Named, BTreeSet::from([name("n.example.com".into())]), BTreeSet::new());
+    let (id, _) = classes.of(class).expect("a number is left");
+    for turn in 0..10_000 {
+        let links: Vec<Name> = (0..8).map(|n| name(format!("l{turn}-{n}.example.net"))).collect();
+        classes.extend(id, 0, &links);
+        let known = &classes.get(id).expect("it lives").links;
+        assert!(links.iter().all(|link| known.contains(link)), "the latest answer's are known");
+    }
+    let known = classes.get(id).expect("it lives").links.len();
+    assert!(known <= MAX_LINKS, "{known} names are remembered");
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use chrono::DateTime;
 use clawgress::store::{
-    KEPT_REVISIONS, Origin, Revision, RevisionMeta, Store, StoreError, Unconfirmed, Wait, read_policy,
+    KEPT_REVISIONS, Look, Origin, Revision, RevisionMeta, Store, StoreError, Unconfirmed, Wait, read_policy,
 };
 use tempfile::TempDir;
 
@@ -259,4 +259,44 @@ fn what_waits_is_kept_until_it_is_forgotten() {
     store.forget_unconfirmed().unwrap();
     assert_eq!(store.unconfirmed().unwrap(), None);
     assert_eq!(store.history().unwrap().value, [], "it is no revision");
+}
+
+#[test]
+fn looking_takes_makes_and_sweeps_nothing() {
+    let place = Place::new();
+    let look = || Look::at(&place.path("config/policy.json"), &place.path("state"));
+    assert!(matches!(look(), Look::Never));
+    assert_eq!(files(place.dir.path()), [] as [PathBuf; 0]);
+    assert!(!place.path("state").exists());
+
+    let mut store = place.open();
+    assert!(matches!(look(), Look::InUse));
+    store.record(&revision(1)).unwrap();
+    store.write_policy("{}").unwrap();
+    drop(store);
+    fs::write(place.path("state/.x.clawgress-unfinished"), "half").unwrap();
+    let before = files(place.dir.path());
+    let Look::Remains(found) = look() else { panic!("a policy was in force") };
+    assert_eq!((found.last, found.stored.as_deref(), found.damage.len()), (Some(revision(1)), Some("{}"), 0));
+    assert_eq!(files(place.dir.path()), before);
+    // Two may look at once, and who looked is not in the way.
+    let (one, other) = (look(), look());
+    assert!(matches!((&one, &other), (Look::Remains(_), Look::Remains(_))));
+    place.open();
+}
+
+#[test]
+fn every_trace_of_a_policy_is_one() {
+    for trace in ["config/policy.json", "state/enforced.json", "state/unconfirmed.json", "state/revisions/000001.json"]
+    {
+        let place = Place::new();
+        let path = place.path(trace);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, b"\xff").unwrap();
+        let Look::Remains(found) = Look::at(&place.path("config/policy.json"), &place.path("state")) else {
+            panic!("{trace} is a trace");
+        };
+        assert!(found.last.is_none() && found.stored.is_none() && found.unconfirmed.is_none());
+        assert_eq!(found.damage.len(), 1, "{trace}: {:?}", found.damage);
+    }
 }

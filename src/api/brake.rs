@@ -64,7 +64,7 @@ impl Brake {
         (guesses.count, wait)
     }
 
-    /// This source showed a key that is known.
+    /// This source showed a key that opens everything: it has nothing left to guess.
     pub fn right(&self, source: IpAddr) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&segment(source));
     }

@@ -100,11 +100,7 @@ async fn attend(
     headers: &HeaderMap,
     body: &mut Incoming,
 ) -> Result<Response, Refused> {
-    if let Some(wait) = desk.brake.wait(source, Instant::now()) {
-        let why = "too many wrong keys from your address; wait, then use the right one";
-        let retry_after = Some(wait.as_secs() + 1);
-        return Err(Refused { retry_after, ..Refused::new(StatusCode::TOO_MANY_REQUESTS, why) });
-    }
+    may_try(desk, source)?;
     require_json(headers)?;
     let bearer = bearer(headers);
     // Who shows a wrong key in the head is not listened to any further.
@@ -121,7 +117,10 @@ async fn attend(
         Refused::new(StatusCode::UNAUTHORIZED, why)
     })?;
     let holder = known(desk, route, source, shown)?;
-    desk.brake.right(source);
+    // Else who has a read key could show it now and then, and guess at a write key for ever.
+    if holder.role == Role::Write {
+        desk.brake.right(source);
+    }
     if route.role == Role::Write && holder.role == Role::Read {
         info!("key {} from {source} may read only; refused: {}", holder.id, route.name);
         let why = format!("the key {} may read only, and {} changes something", holder.id, route.name);
@@ -156,8 +155,18 @@ fn status(response: &Response) -> StatusCode {
     }
 }
 
+/// Whether a key from this source is looked at now.
+fn may_try(desk: &Desk, source: IpAddr) -> Result<(), Refused> {
+    let Some(wait) = desk.brake.wait(source, Instant::now()) else { return Ok(()) };
+    let why = "too many wrong keys from your address; wait, then use the right one";
+    let retry_after = Some(wait.as_secs() + 1);
+    Err(Refused { retry_after, ..Refused::new(StatusCode::TOO_MANY_REQUESTS, why) })
+}
+
 /// The holder of the key; a wrong one is counted and logged by its source, never by what it was.
 fn known<'d>(desk: &'d Desk, route: &Route, source: IpAddr, shown: &str) -> Result<&'d Holder, Refused> {
+    // Others of this source may have shown wrong keys while the body came.
+    may_try(desk, source)?;
     desk.keys.holder(shown).ok_or_else(|| {
         let (count, wait) = desk.brake.wrong(source, Instant::now());
         let waits = wait.map(|wait| format!("; it waits {} s", wait.as_secs())).unwrap_or_default();

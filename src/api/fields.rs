@@ -36,6 +36,10 @@ pub(super) enum Kind {
     Revision,
     /// A number of seconds, from 1 to this.
     Seconds(u64),
+    /// A number, from 1 to this.
+    Number(u64),
+    /// A text.
+    Text,
     /// A port.
     Port,
     /// An IP address.
@@ -56,6 +60,8 @@ impl Kind {
             Self::Flag => "true or false".to_owned(),
             Self::Revision => "the number of a revision".to_owned(),
             Self::Seconds(most) => format!("a number of seconds, 1 to {most}"),
+            Self::Number(most) => format!("a number, 1 to {most}"),
+            Self::Text => "a text in quotes".to_owned(),
             Self::Port => "a port, 1 to 65535".to_owned(),
             Self::Address => "an IP address in quotes".to_owned(),
             Self::Name => "a domain name in quotes".to_owned(),
@@ -73,7 +79,8 @@ impl Kind {
             Self::Policy => json!({ "$ref": "#/components/schemas/Policy" }),
             Self::Flag => json!({ "type": "boolean" }),
             Self::Revision => json!({ "type": "integer", "minimum": 0 }),
-            Self::Seconds(most) => json!({ "type": "integer", "minimum": 1, "maximum": most }),
+            Self::Text => json!({ "type": "string" }),
+            Self::Seconds(most) | Self::Number(most) => json!({ "type": "integer", "minimum": 1, "maximum": most }),
             Self::Port => json!({ "type": "integer", "minimum": 1, "maximum": 65535 }),
             Self::Address => json!({ "type": "string", "examples": ["192.168.10.10", "fd00::10"] }),
             Self::Name => json!({ "type": "string", "examples": ["api.example.com"] }),

@@ -5,9 +5,12 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::fields::{Field, Fields, Kind};
 use crate::core::explain::Explanation;
+use crate::daemon::protocol::plan::Plan;
 use crate::daemon::protocol::{
-    Applied, Confirmed, Explain, Health, MAX_CONFIRM_SECONDS, Request, RolledBack, Status, Transport,
+    Applied, Confirmed, Explain, Health, Logged, MAX_CONFIRM_SECONDS, MAX_PLAN_HOURS, Request, RolledBack, Status,
+    Transport,
 };
+use crate::decisions::Filter;
 use crate::settings::Role;
 
 /// The places where each call is, the documented one first.
@@ -141,6 +144,69 @@ pub(super) const ROUTES: &[Route] = &[
         data: data::<Explanation>,
         refusals: &[Refused::Conflict],
     },
+    Route {
+        name: "log",
+        role: Role::Read,
+        about: "The latest decision records that all given fields want, oldest first.",
+        fields: &[
+            Field { name: "host", kind: Kind::Text, required: false, about: "Only of this host." },
+            Field {
+                name: "domain",
+                kind: Kind::Name,
+                required: false,
+                about: "Only about this name and what is below it.",
+            },
+            Field {
+                name: "action",
+                kind: Kind::Word(&["allow", "block", "monitor"]),
+                required: false,
+                about: "Only where this was done.",
+            },
+            Field {
+                name: "protocol",
+                kind: Kind::Text,
+                required: false,
+                about: "Only of this protocol: tcp, udp, icmp, icmpv6, or an IANA number.",
+            },
+            Field {
+                name: "text",
+                kind: Kind::Text,
+                required: false,
+                about: "Only with this text somewhere in their JSON, in whatever case.",
+            },
+            Field { name: "since", kind: Kind::Time, required: false, about: "Not older than this." },
+            Field {
+                name: "limit",
+                kind: Kind::Number(Filter::MOST as u64),
+                required: false,
+                about: "So many at most. Absent: 100.",
+            },
+        ],
+        request: log,
+        data: data::<Logged>,
+        refusals: &[Refused::Failed],
+    },
+    Route {
+        name: "plan",
+        role: Role::Read,
+        about: "What a policy would change against the one in force. Nothing is changed.",
+        fields: &[
+            Field { name: "policy", kind: Kind::Policy, required: true, about: "The policy." },
+            Field {
+                name: "hours",
+                kind: Kind::Number(MAX_PLAN_HOURS as u64),
+                required: false,
+                about: "Decide the recorded decisions of so many hours again. Absent: 24.",
+            },
+        ],
+        request: |fields| {
+            let policy = fields.raw("policy").map(|text| format!("{text}\n"));
+            let hours = number(fields, "hours", MAX_PLAN_HOURS.into());
+            Some(Request::Plan { policy: policy?, hours: hours.and_then(|hours| hours.try_into().ok()) })
+        },
+        data: data::<Plan>,
+        refusals: &[Refused::Failed],
+    },
 ];
 
 const EXPECT: Field = Field {
@@ -184,12 +250,33 @@ fn explain(fields: &mut Fields<'_>) -> Option<Request> {
     Some(Request::Explain(Explain { source: source?, domain, ip, port, protocol, at: fields.get("at") }))
 }
 
+fn log(fields: &mut Fields<'_>) -> Option<Request> {
+    let filter = Filter {
+        host: fields.get("host"),
+        domain: fields.get("domain"),
+        action: fields.get("action"),
+        protocol: fields.get("protocol"),
+        text: fields.get("text"),
+        since: fields.get("since"),
+        limit: number(fields, "limit", Filter::MOST as u64).and_then(|limit| limit.try_into().ok()),
+    };
+    Some(Request::Log { follow: false, filter })
+}
+
 fn seconds(fields: &mut Fields<'_>, name: &'static str, most: u64) -> Option<u64> {
-    let seconds = fields.get(name)?;
-    if !(1..=most).contains(&seconds) {
-        fields.wrong(name, format!("should be {}", Kind::Seconds(most).wanted()), None);
+    within(fields, name, most, &Kind::Seconds(most))
+}
+
+fn number(fields: &mut Fields<'_>, name: &'static str, most: u64) -> Option<u64> {
+    within(fields, name, most, &Kind::Number(most))
+}
+
+fn within(fields: &mut Fields<'_>, name: &'static str, most: u64, kind: &Kind) -> Option<u64> {
+    let number = fields.get(name)?;
+    if !(1..=most).contains(&number) {
+        fields.wrong(name, format!("should be {}", kind.wanted()), None);
     }
-    Some(seconds)
+    Some(number)
 }
 
 #[cfg(test)]
@@ -225,11 +312,21 @@ mod tests {
             ),
             ("rollback", r#"{"revision": 3}"#, Request::Rollback { revision: Some(3), expect_revision: None }),
             ("confirm", "{}", Request::Confirm { revision: None }),
+            ("log", "{}", Request::Log { follow: false, filter: Filter::default() }),
+            (
+                "plan",
+                r#"{"policy": {"version":1}, "hours": 7}"#,
+                Request::Plan { policy: "{\"version\":1}\n".to_owned(), hours: Some(7) },
+            ),
         ] {
             assert_eq!(made(name, body).unwrap(), request, "{body}");
         }
         let asked = made("explain", r#"{"source": "fd00::1", "ip": "1.1.1.1", "port": 443, "protocol": "udp"}"#);
         let Ok(Request::Explain(asked)) = asked else { panic!("{asked:?}") };
+        let wanted = made("log", r#"{"host": "a", "action": "block", "since": "2027-01-15T08:00:00Z", "limit": 5}"#);
+        let Ok(Request::Log { follow: false, filter }) = wanted else { panic!("{wanted:?}") };
+        assert_eq!((filter.host.as_deref(), filter.limit), (Some("a"), Some(5)));
+        assert!(filter.action.is_some() && filter.since.is_some() && filter.text.is_none());
         assert_eq!((asked.port, asked.protocol), (Some(443), Some(Transport::Udp)));
     }
 
@@ -251,6 +348,11 @@ mod tests {
             ("explain", r#"{"source": "1.1.1.1", "port": 0}"#, "/port: should be a port"),
             ("explain", r#"{"source": "1.1.1.1", "protocol": "icmp"}"#, "/protocol: should be \"tcp\" or \"udp\""),
             ("rollback", r#"{"revision": "3"}"#, "/revision: should be the number of a revision"),
+            ("log", r#"{"limit": 10001}"#, "/limit: should be a number, 1 to 10000"),
+            ("log", r#"{"action": "refuse"}"#, "/action: should be \"allow\", \"block\" or \"monitor\""),
+            ("log", r#"{"follow": true}"#, "/follow: unknown field"),
+            ("plan", r#"{"hours": 1}"#, "/policy: is missing"),
+            ("plan", r#"{"policy": {}, "hours": 0}"#, "/hours: should be a number, 1 to 8784"),
             ("status", r#"{"verbose": true}"#, "/verbose: unknown field; known here: key"),
         ] {
             let mistakes = made(name, body).unwrap_err();
@@ -272,7 +374,7 @@ mod tests {
             entries in proptest::collection::vec((
                 proptest::sample::select(vec![
                     "policy", "apply", "expect_revision", "confirm_seconds", "revision", "source", "domain", "ip", "port",
-                    "protocol", "at", "key", "polcy", "", "~/",
+                    "protocol", "at", "host", "action", "text", "since", "limit", "hours", "key", "polcy", "", "~/",
                 ]),
                 proptest::sample::select(vec![
                     "null", "true", "false", "0", "1", "-1", "1.5", "99999999999999999999", "\"\"", "\"tcp\"",

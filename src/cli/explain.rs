@@ -133,6 +133,17 @@ fn sentence(explanation: &Explanation) -> String {
         }
     }
     text.push_str(&format!(": {}", explanation.detail));
+    if let Some(window) = explanation.window.as_ref().filter(|window| window.open)
+        && let Some(end) = window.changes_at
+    {
+        text.push_str(&format!("\nits time window closes {}", super::state::time(end)));
+    }
+    if let Some(limits) = &explanation.limits {
+        let all = limits.egress_kbps.map(|kbps| format!("{kbps} kbit/s for all egress together"));
+        let own = limits.host_kbps.map(|kbps| format!("{kbps} kbit/s for the host"));
+        let limits: Vec<String> = own.into_iter().chain(all).collect();
+        text.push_str(&format!("\nrate limit: {}", limits.join(", ")));
+    }
     for cap in &explanation.caps {
         text.push_str(&format!("\n{}", super::state::cap(cap)));
     }

@@ -6,11 +6,13 @@
 mod apply;
 mod check;
 pub mod client;
+mod early;
 mod explain;
 mod generate;
 mod input;
 mod log;
 mod output;
+mod plan;
 mod revisions;
 mod run;
 mod state;
@@ -48,7 +50,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Arguments),
+    Early(early::Arguments),
     Check(check::Arguments),
+    Plan(plan::Arguments),
     Apply(apply::Apply),
     Import(apply::Import),
     Show(apply::Show),
@@ -140,7 +144,9 @@ const USAGE: u8 = 2;
 fn dispatch(command: Command, context: &mut Context) -> anyhow::Result<Outcome> {
     match command {
         Command::Run(arguments) => run::run(&arguments, context),
+        Command::Early(arguments) => early::early(&arguments, context),
         Command::Check(arguments) => check::check(&arguments, context),
+        Command::Plan(arguments) => plan::plan(&arguments, context),
         Command::Apply(arguments) => apply::apply(&arguments, context),
         Command::Import(arguments) => apply::import(&arguments, context),
         Command::Show(arguments) => apply::show(&arguments, context),

@@ -17,6 +17,9 @@ use crate::policy::name::Name;
 pub const MAX_CLASSES: usize = 1 << 17;
 /// The most classes of one host: an agent that asks for ever new names uses up its own share and nobody else's.
 pub const MAX_CLASSES_PER_HOST: usize = 1 << 15;
+/// The most names on the way that one class remembers. Whoever runs the name server of an allowed name can lead over
+/// others with every answer.
+pub const MAX_LINKS: usize = 256;
 /// Milliseconds between two searches for classes to give up: a search walks all of them.
 const SEARCH_PAUSE: u64 = 1000;
 /// Octets of a class's comment in the kernel; names that do not fit are not remembered across a restart.
@@ -46,7 +49,7 @@ pub struct Class {
     pub names: BTreeSet<Name>,
     /// Every cap that is charged: of the names, and of names for which the host was given the same address before.
     pub caps: BTreeSet<CapId>,
-    /// Other names on the way (CNAME targets), seen since this process started.
+    /// Other names on the way (CNAME targets), seen since this process started; not more than [`MAX_LINKS`].
     pub links: BTreeSet<Name>,
     /// Its flows are judged again at each packet, because the host's rules changed under them.
     pub recheck: bool,
@@ -179,7 +182,14 @@ impl Classes {
     pub fn extend(&mut self, id: u32, until: u64, links: &[Name]) {
         if let Some(class) = self.by_id.get_mut(&id) {
             class.until = class.until.max(until);
-            class.links.extend(links.iter().cloned());
+            if links.iter().all(|link| class.links.contains(link)) {
+                return;
+            }
+            // Which were there first is not known; those of this answer matter most.
+            if class.links.len() + links.len() > MAX_LINKS {
+                class.links.clear();
+            }
+            class.links.extend(links.iter().take(MAX_LINKS).cloned());
         }
     }
 

@@ -108,15 +108,18 @@ impl State {
         // Flows to addresses that allow.ips opens may be charged to other caps now.
         let judged_anew: BTreeSet<HostId> = changes.any.iter().chain(&egress.differs(&self.egress)).copied().collect();
         for id in &judged_anew {
-            // A new class: flows that allow.ips let in are judged from the start by the new rules.
+            // A new class: flows that allow.ips let in, or that passed because nothing was enforced, are judged from the
+            // start by the new rules. Their sources may belong to another host now.
             for (old, nets) in [
                 (&self.nets.outbound, &mut situation.net_classes),
                 (&self.nets.inbound, &mut situation.inbound_classes),
+                (&self.nets.monitored, &mut situation.monitored),
             ] {
                 if old.contains_key(id)
+                    && let Some(own) = nets.get_mut(id)
                     && let Some(class) = classes.fresh()
                 {
-                    nets.insert(*id, class);
+                    *own = class;
                 }
             }
         }
@@ -135,7 +138,8 @@ impl State {
         }
         for (id, class) in self.classes.iter() {
             let known = class.caps.iter().copied().filter(|cap| caps.get(*cap).is_some());
-            classes.set_caps(id, known.chain(egress.caps_of(class.host, &class.names)).collect());
+            let named = egress.caps_of(class.host, class.names.iter().chain(&class.links));
+            classes.set_caps(id, known.chain(named).collect());
         }
         let (leases, puts, ended) = self.keep_leases(&snapshot, &egress, &charged, &mut classes, now.ms);
         situation.capped = charged.open(&snapshot, &mut classes);

@@ -3,15 +3,18 @@
 mod adopt;
 pub mod caps;
 pub mod classes;
+pub mod compare;
 pub mod doors;
 pub mod egress;
 mod enforce;
 pub mod explain;
+pub mod forecast;
 pub mod judge;
 pub mod lease;
 mod leasing;
 mod metering;
 pub mod observe;
+pub mod replay;
 pub mod state;
 
 pub use enforce::Pending;

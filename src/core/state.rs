@@ -153,6 +153,11 @@ impl State {
         (self.classes.len(), self.leases.values().filter(|lease| lease.until > now).count())
     }
 
+    /// Whether flows that carry a class are let through.
+    pub fn is_open(&self, class: u32) -> bool {
+        self.doors.contains_key(&class)
+    }
+
     /// The first class number that no flow can carry yet.
     pub fn next_class(&self) -> u32 {
         self.classes.next()

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::handle::Handle;
 use super::protocol::{Applied, History, Refusal, Request, Response, RolledBack, Stored, Text, TornDown};
 use super::revisions::{Accepted, Author, Rejected, Revisions};
-use super::{explain, logged, status};
+use super::{explain, logged, planned, status};
 use crate::api;
 use crate::decisions::Log;
 use crate::dns::Counters;
@@ -38,6 +38,8 @@ pub struct Office {
     pub log: Arc<Log>,
     /// Places for those who follow the log.
     pub followers: Arc<Semaphore>,
+    /// Planning takes processor and memory: one at a time does.
+    pub planning: Mutex<()>,
     /// True when the daemon ends.
     pub stopped: watch::Receiver<bool>,
 }
@@ -106,6 +108,7 @@ pub async fn answer(request: Request, caller: &Caller, office: &Arc<Office>) -> 
         },
         Request::Explain(question) => explain::answer(office, question).await,
         Request::Log { filter, .. } => logged::answer(office, filter).await,
+        Request::Plan { policy, hours } => planned::answer(office, &policy, hours).await,
         Request::History {} => match office.revisions.lock().await.store().history() {
             Ok(found) => Response::done(History {
                 revisions: found.value,

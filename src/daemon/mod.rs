@@ -4,11 +4,13 @@
 //! earlier run's is taken over, with its live flows), the policy, and only then readiness. Nothing here opens the gateway:
 //! when the daemon ends, however it ends, the kernel goes on enforcing.
 
+mod alive;
 pub mod answer;
 mod blame;
 mod caps;
 mod control;
 mod decided;
+pub mod early;
 mod explain;
 mod gate;
 mod handle;
@@ -16,8 +18,10 @@ mod held;
 mod logged;
 mod mending;
 mod packets;
+pub mod planned;
 pub mod protocol;
 mod recorder;
+pub mod replayed;
 mod revisions;
 mod start;
 mod status;

@@ -17,7 +17,7 @@ use super::gate::Gate;
 use super::protocol::Response;
 use super::recorder::Recorder;
 use super::revisions::{Author, Revisions, keep_promises};
-use super::{caps, control, held, timeline, watch, world};
+use super::{alive, caps, control, held, timeline, watch, world};
 use crate::nft::{Kernel, Options};
 use crate::plan::situation::Reports;
 use crate::plan::snapshot::Snapshot;
@@ -113,6 +113,7 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
         settings: settings.clone(),
         log,
         followers: Arc::new(Semaphore::new(control::FOLLOWERS)),
+        planning: Mutex::default(),
         stopped: stopped.clone(),
     });
     let tasks = [
@@ -121,7 +122,8 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
         tokio::spawn(control::serve(socket, Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(watch::world(handle.clone(), listen, settings.dns.redirect, wait(stopped.clone()))),
         tokio::spawn(keep_promises(Arc::clone(&office), wait(stopped.clone()))),
-        tokio::spawn(timeline::keep(handle.clone(), changed, wait(stopped))),
+        tokio::spawn(timeline::keep(handle.clone(), changed, wait(stopped.clone()))),
+        tokio::spawn(alive::tell(handle.clone(), wait(stopped))),
     ];
     if !owned {
         watch::table(handle.clone());

@@ -18,7 +18,7 @@ const SUFFIX: &str = ".jsonl";
 /// The parts that room and time are cut into: so much of either goes at once.
 const PARTS: u32 = 8;
 /// No line is longer: names have 253 octets at most, host names and labels less, paths a few hundred.
-const MAX_LINE: u64 = 16 << 10;
+pub(super) const MAX_LINE: u64 = 16 << 10;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,12 +141,12 @@ fn since(then: SystemTime, now: SystemTime) -> Duration {
     now.duration_since(then).unwrap_or_default()
 }
 
-fn path(dir: &Path, number: u64) -> PathBuf {
+pub(super) fn path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{PREFIX}{number:06}{SUFFIX}"))
 }
 
 /// The numbers of the files, ascending.
-fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
+pub(super) fn numbers(dir: &Path) -> io::Result<Vec<u64>> {
     let mut out = Vec::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();

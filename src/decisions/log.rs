@@ -126,6 +126,12 @@ impl Log {
         found.into()
     }
 
+    /// Where the files are.
+    #[must_use]
+    pub fn dir(&self) -> PathBuf {
+        self.dir.clone()
+    }
+
     /// What comes from now on.
     #[must_use]
     pub fn follow(&self, filter: Filter) -> Follower {

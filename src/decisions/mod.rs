@@ -16,6 +16,7 @@ mod files;
 mod filter;
 mod log;
 mod record;
+mod scan;
 mod sender;
 mod worker;
 
@@ -24,5 +25,6 @@ pub use files::{Keep, Reading, read};
 pub use filter::Filter;
 pub use log::{Follower, Guard, Log, News, Report};
 pub use record::{Action, Layer, Record};
+pub use scan::{Line, parts, scan};
 pub use sender::{Sender, Sighting};
 pub use worker::{Options, start};

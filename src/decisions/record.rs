@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::decision::Reason;
 
 /// What was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// It passed.
@@ -32,7 +33,7 @@ impl Action {
 }
 
 /// Where it was decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Layer {
     /// On a query.
@@ -55,10 +56,12 @@ impl Layer {
 }
 
 /// A decision record: one object a line in `log --json` and in the files.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(description = "A decision record.")]
 pub struct Record {
     /// When, to the millisecond; of several the last.
     #[serde(with = "milliseconds")]
+    #[schemars(with = "DateTime<Utc>")]
     pub time: DateTime<Utc>,
     /// Its number; later records have higher ones.
     pub id: u64,

@@ -6,6 +6,7 @@ mod elements;
 mod encode;
 mod error;
 mod exprs;
+mod flows;
 mod foreign;
 mod held;
 mod library;
@@ -23,6 +24,7 @@ mod watch;
 use nix::errno::Errno;
 
 pub use self::error::{ErrorKind, KernelError};
+pub use self::flows::flows;
 pub use self::foreign::Flowtable;
 pub use self::held::{Held, HeldChain, HeldElement, HeldRule, HeldSet};
 pub use self::objects::HeldObject;

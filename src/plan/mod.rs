@@ -7,6 +7,7 @@ pub mod ir;
 pub mod meter;
 mod object;
 pub mod ops;
+pub mod passage;
 pub mod prepared;
 pub mod rpz;
 pub mod simulate;

@@ -16,7 +16,7 @@ use super::table::segments;
 pub use super::windows::Openness;
 use super::windows::Windows;
 use crate::policy::decision::{Decision, Reason, Verdict};
-use crate::policy::model::{HostName, List, Mode, Pointer, Policy};
+use crate::policy::model::{HostName, List, Located, Mode, Pointer, Policy, Window};
 use crate::policy::name::{Name, Pattern};
 use crate::policy::reference::is_special;
 use crate::policy::schedule::Moment;
@@ -258,6 +258,22 @@ impl Snapshot {
             return if view.capped { AddressVerdict::Charged } else { AddressVerdict::Open };
         }
         AddressVerdict::Rebinding
+    }
+
+    /// The windows that must be open for a host, and for a name that it asks for.
+    pub(super) fn windows(&self, host: HostId, name: Option<&Name>) -> [Option<&Located<Window>>; 2] {
+        let Some(view) = self.views.get(&host) else { return [None, None] };
+        [view.windows.all.as_ref(), name.and_then(|name| view.windows.of(name))]
+    }
+
+    /// Whether it is an address of the gateway itself.
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        self.own.contains(&address)
+    }
+
+    /// The zone of the policy's windows.
+    pub fn zone(&self) -> Tz {
+        self.zone
     }
 
     /// Whether `allow.ips` opens an address to a host.

@@ -1,5 +1,6 @@
 //! What people write, and what it means. No I/O, no clock: see the tour in [`crate`].
 
+mod closed;
 pub mod decision;
 pub mod diagnostic;
 pub mod domain;
@@ -16,6 +17,7 @@ pub mod schedule;
 pub mod schema;
 pub(crate) mod wording;
 
+pub use closed::closed;
 pub use diagnostic::{Diagnostic, Mistake};
 pub use enforceable::not_yet_enforced;
 pub use model::Policy;

@@ -12,6 +12,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 pub use keys::parse;
 
 /// Where the settings are looked for when nobody names a file, first come first served: the one that a router's
@@ -149,7 +152,8 @@ pub struct Log {
 }
 
 /// Which decisions are recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Decisions {
     /// All.
     All,
@@ -209,6 +213,15 @@ impl Default for Api {
 }
 
 impl Settings {
+    /// What a text with mistakes still tells of where the files are; everything else as if it said nothing.
+    pub fn salvaged(text: &str) -> Self {
+        let table: toml::Table = text.parse().unwrap_or_default();
+        let path = |key: &str| table.get(key)?.as_str().map(PathBuf::from).filter(|path| path.is_absolute());
+        let Self { policy, state_dir, .. } = Self::default();
+        let (policy, state_dir) = (path("policy").unwrap_or(policy), path("state_dir").unwrap_or(state_dir));
+        Self { policy, state_dir, ..Self::default() }
+    }
+
     /// The control socket.
     pub fn socket(&self) -> PathBuf {
         socket_in(&self.runtime_dir)

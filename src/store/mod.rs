@@ -23,6 +23,7 @@
 mod atomic;
 mod error;
 pub mod ledger;
+mod look;
 mod revision;
 mod settings;
 mod unconfirmed;
@@ -36,9 +37,10 @@ use nix::fcntl::{Flock, FlockArg};
 
 pub use atomic::Staged;
 pub use error::{StoreError, words};
+pub use look::{Look, Remains};
 pub(crate) use revision::seconds;
 pub use revision::{Origin, Revision, RevisionMeta};
-pub use settings::{LoadError, load_settings};
+pub use settings::{LoadError, load_settings, salvage_settings};
 pub use unconfirmed::{Unconfirmed, Wait};
 
 use crate::policy::json::MAX_DOCUMENT;
@@ -75,7 +77,7 @@ pub struct Store {
     unconfirmed: PathBuf,
     revisions: PathBuf,
     highest: u64,
-    _lock: Flock<fs::File>,
+    _lock: Option<Flock<fs::File>>,
 }
 
 impl Store {
@@ -95,7 +97,7 @@ impl Store {
         }
         let enforced = state_dir.join("enforced.json");
         let unconfirmed = state_dir.join("unconfirmed.json");
-        let mut store = Self { policy, enforced, unconfirmed, revisions, highest: 0, _lock: lock };
+        let mut store = Self { policy, enforced, unconfirmed, revisions, highest: 0, _lock: Some(lock) };
         let newest = store.numbers()?.last().copied().unwrap_or(0);
         // A damaged file is told by whoever reads it; here only its number would count.
         let last = store.meta(&store.enforced).ok().flatten().map_or(0, |meta| meta.revision);
@@ -231,7 +233,11 @@ impl Store {
     fn numbers(&self) -> Result<Vec<u64>, StoreError> {
         let failed = |e| StoreError::io("list", &self.revisions, e);
         let mut numbers = Vec::new();
-        for entry in fs::read_dir(&self.revisions).map_err(failed)? {
+        let entries = match fs::read_dir(&self.revisions) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(numbers),
+            entries => entries.map_err(failed)?,
+        };
+        for entry in entries {
             let name = entry.map_err(failed)?.file_name();
             let number = name.to_str().and_then(|name| name.strip_suffix(".json")).and_then(|stem| stem.parse().ok());
             // The name must be the one we would give, or a file would be found under two numbers or none.

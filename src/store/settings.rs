@@ -52,6 +52,15 @@ pub fn load_settings(named: Option<&Path>) -> Result<Settings, LoadError> {
     load_from(named, &DEFAULT_FILES.map(Path::new))
 }
 
+/// The same where the file has mistakes: what it still tells of where the files are. For what must not wait until
+/// somebody has mended it.
+pub fn salvage_settings(named: Option<&Path>) -> Settings {
+    let defaults = DEFAULT_FILES.map(Path::new);
+    let files = named.map_or_else(|| defaults.to_vec(), |named| vec![named]);
+    let text = files.into_iter().find_map(|path| read(path).ok());
+    Settings::salvaged(&String::from_utf8_lossy(&text.unwrap_or_default()))
+}
+
 fn load_from(named: Option<&Path>, defaults: &[&Path]) -> Result<Settings, LoadError> {
     if let Some(path) = named {
         let settings = read(path).map_err(|error| unreadable(path, &error))?;

@@ -12,6 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use clawgress::core::caps::{Caps, Reading, Stopped};
 use clawgress::core::classes::{Classes, read_comment};
 use clawgress::core::doors::Now;
+use clawgress::core::forecast::{self, Forecast, Live};
 use clawgress::core::lease::LeaseRequest;
 use clawgress::core::state::{State, World};
 use clawgress::plan::apply::apply;
@@ -113,6 +114,22 @@ impl Gateway {
             host != Some(None) && reference::decide_name(policy, host.flatten(), Some(name)).verdict == Verdict::Allow
         });
         self.age();
+    }
+
+    /// What `plan` would say of these flows.
+    fn forecast(&self, policy: &Policy, open: &[(Flow<'static>, u32)]) -> Vec<Option<forecast::Ending>> {
+        let pending = self.state.enforce(policy, &world(), self.state.revision + 1, self.now());
+        let snapshot = pending.snapshot.clone();
+        let mut after = self.state.clone();
+        after.enforced(pending);
+        let forecast = Forecast::new(&self.state, &after, policy, &snapshot, self.now());
+        let live = |(flow, class): &(Flow<'_>, u32)| Live {
+            class: *class,
+            opener: flow.source,
+            opened: flow.destination,
+            protocol: flow.protocol,
+        };
+        open.iter().map(|flow| forecast.of(&live(flow))).collect()
     }
 
     /// Caps that are gone charge nothing; new ones charge what the live answers gave.
@@ -359,6 +376,7 @@ fn seed_of_run() -> u64 {
 fn reference_snapshot_and_simulator_agree_on_random_triples() {
     let mut triples = 0;
     let mut verdicts: BTreeMap<&str, usize> = BTreeMap::new();
+    let (mut cuts, mut later) = (0, 0);
     let mut seed = seed_of_run();
     while triples < TRIPLES {
         seed += 1;
@@ -433,13 +451,23 @@ fn reference_snapshot_and_simulator_agree_on_random_triples() {
                     compare_answer(&gateway, &opened, seed);
                 }
             }
-            gateway.swap(random.policy_like(&gateway.policy));
+            let next = random.policy_like(&gateway.policy);
+            // What is shut out already cannot be cut.
+            open.retain(|(flow, mark)| {
+                run(&gateway.kernel, Hook::Forward, &packet(flow, States::ESTABLISHED, *mark)).end == Ending::Accept
+                    && gateway.state.is_open(*mark)
+                    && gateway.spent(flow.source, flow.destination).is_none()
+            });
+            let forecast = gateway.forecast(&next, &open);
+            gateway.swap(next);
             let expected = gateway.state.expected(gateway.now());
             let (expected, held) = (without_timeouts(&expected), without_timeouts(&gateway.kernel));
             let differences = clawgress::plan::ops::diff(&held, &expected).into_ops();
             assert!(expected == held, "seed {seed} {differences:?}");
             // Live flows: as a new flow, or under the names they were opened with, by the new rules.
+            let mut forecast = forecast.into_iter();
             open.retain_mut(|(flow, mark)| {
+                let foreseen = forecast.next().expect("one for each flow");
                 let names = names_of_class(&gateway.kernel, *mark);
                 let host = reference::host_of(&gateway.policy, flow.source);
                 let same = gateway.kernel.sets["up"]
@@ -464,17 +492,26 @@ fn reference_snapshot_and_simulator_agree_on_random_triples() {
                     return false;
                 }
                 triples += 1;
-                match compare(&gateway, flow, States::ESTABLISHED, *mark, &opened, seed) {
-                    Some(now) => {
-                        *mark = now;
-                        true
-                    }
-                    None => false,
+                let now = compare(&gateway, flow, States::ESTABLISHED, *mark, &opened, seed);
+                let cut = foreseen.as_ref().is_some_and(|ending| ending.at.is_none());
+                let spent = gateway.spent(flow.source, flow.destination).is_some_and(|cap| cap.mode == Mode::Enforce);
+                let end = run(&gateway.kernel, Hook::Forward, &packet(flow, States::ESTABLISHED, *mark)).end;
+                assert_eq!(cut, spent || end != Ending::Accept, "seed {seed} {flow:?} {foreseen:?}");
+                cuts += usize::from(cut);
+                if let Some(at) = foreseen.and_then(|ending| ending.at) {
+                    assert!(gateway.now().utc < at, "seed {seed} {flow:?}");
+                    later += 1;
                 }
+                *mark = now.unwrap_or_default();
+                now.is_some()
             });
         }
     }
-    println!("{triples} triples agree: {verdicts:?}");
+    println!("{triples} triples agree: {verdicts:?}; {cuts} flows were foreseen to be cut, {later} later");
+    assert!(
+        cuts > TRIPLES / 200 && later > TRIPLES / 200,
+        "{cuts} cuts, {later} later: the forecast is tested too little"
+    );
     let allowed = verdicts["allowed"];
     assert!(allowed > TRIPLES / 20, "only {allowed} flows were allowed: the generator tests too little");
     assert!(verdicts["cap exhausted"] > TRIPLES / 1000, "too few met a cap: {verdicts:?}");

@@ -32,6 +32,9 @@ fn rounds(usual: usize) -> usize {
     std::env::var("LAB_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
 }
 
+mod attack_caps;
+mod attack_monitor;
+mod attack_rest;
 mod back;
 mod cap;
 mod cap_period;
@@ -39,9 +42,11 @@ mod cap_restart;
 mod cap_scale;
 mod cap_shared;
 mod daemon;
+mod deb;
 mod deny;
 mod differential;
 mod dns;
+mod early;
 mod faults;
 mod flood;
 mod foreign;
@@ -64,5 +69,6 @@ mod services;
 mod spoof;
 mod swap;
 mod vyos;
+mod watchdog;
 mod window;
 mod world_smoke;

@@ -25,6 +25,9 @@ _clawgress() {
             clawgress,confirm)
                 cmd="clawgress__subcmd__confirm"
                 ;;
+            clawgress,early)
+                cmd="clawgress__subcmd__early"
+                ;;
             clawgress,explain)
                 cmd="clawgress__subcmd__explain"
                 ;;
@@ -106,6 +109,9 @@ _clawgress() {
             clawgress__subcmd__help,confirm)
                 cmd="clawgress__subcmd__help__subcmd__confirm"
                 ;;
+            clawgress__subcmd__help,early)
+                cmd="clawgress__subcmd__help__subcmd__early"
+                ;;
             clawgress__subcmd__help,explain)
                 cmd="clawgress__subcmd__help__subcmd__explain"
                 ;;
@@ -167,7 +173,7 @@ _clawgress() {
 
     case "${cmd}" in
         clawgress)
-            opts="-h -V --config --help --version run check apply import show status health firewall rpz explain log history rollback confirm teardown generate help"
+            opts="-h -V --config --help --version run early check apply import show status health firewall rpz explain log history rollback confirm teardown generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -234,6 +240,24 @@ _clawgress() {
             ;;
         clawgress__subcmd__confirm)
             opts="-h --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__early)
+            opts="-h --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -511,7 +535,7 @@ _clawgress() {
             return 0
             ;;
         clawgress__subcmd__help)
-            opts="run check apply import show status health firewall rpz explain log history rollback confirm teardown generate help"
+            opts="run early check apply import show status health firewall rpz explain log history rollback confirm teardown generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -553,6 +577,20 @@ _clawgress() {
             return 0
             ;;
         clawgress__subcmd__help__subcmd__confirm)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__help__subcmd__early)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

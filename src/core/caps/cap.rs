@@ -259,6 +259,9 @@ impl Cap {
             if ahead {
                 (self.start, self.turns) = (start.max(self.start), turns.max(self.turns));
             }
+        } else if self.start <= moment.utc {
+            // In another zone the period began earlier; so it ends earlier, too.
+            self.turns = self.turns.min(period.next(moment));
         }
     }
 

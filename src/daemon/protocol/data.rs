@@ -158,7 +158,7 @@ pub struct History {
 }
 
 /// Decision records.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Logged {
     /// Oldest first.
     pub records: Vec<Arc<Record>>,

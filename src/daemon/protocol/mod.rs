@@ -3,9 +3,10 @@
 //!
 //! The answer's envelope is that of the REST calls (SPEC section 5). `data` is by command: [`Status`], [`Health`],
 //! [`Text`] (firewall, rpz), [`Stored`] (show), [`Applied`] (apply, import, store), [`RolledBack`], [`Confirmed`],
-//! [`Explanation`](crate::core::explain::Explanation) (explain), [`Logged`] (log), [`History`], [`TornDown`].
+//! [`Explanation`](crate::core::explain::Explanation) (explain), [`Logged`] (log), [`plan::Plan`], [`History`], [`TornDown`].
 
 mod data;
+pub mod plan;
 
 use std::net::IpAddr;
 
@@ -28,6 +29,13 @@ pub const MAX_LINE: usize = crate::policy::json::MAX_DOCUMENT;
 
 /// The longest wait for a confirmation, seconds: a week. Who is away longer has not tried anything out.
 pub const MAX_CONFIRM_SECONDS: u64 = 7 * 24 * 3600;
+
+/// The recorded decisions of so many hours are decided again where nobody says: a day, because most of what agents do
+/// comes again every day.
+pub const PLAN_HOURS: u32 = 24;
+
+/// The most hours: a year.
+pub const MAX_PLAN_HOURS: u32 = 366 * 24;
 
 /// What the tool asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,6 +109,14 @@ pub enum Request {
         /// Which ones.
         #[serde(default)]
         filter: Filter,
+    },
+    /// What would change if a policy were applied.
+    Plan {
+        /// The text of the policy.
+        policy: String,
+        /// The recorded decisions of so many hours are decided again; absent: [`PLAN_HOURS`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hours: Option<u32>,
     },
     /// The revisions.
     History {},

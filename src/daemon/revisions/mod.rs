@@ -20,8 +20,8 @@ use crate::policy::{Diagnostic, Policy};
 use crate::store::{Origin, Revision, RevisionMeta, StagedRevision, Store, StoreError};
 
 pub use back::keep_promises;
-pub use read::sizes;
-use read::{Read, read, refusal};
+use read::refusal;
+pub use read::{Read, read, sizes};
 
 /// The revision in force.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@ use crate::plan::prepared::Prepared;
 use crate::policy::{Diagnostic, Policy, digest, not_yet_enforced, parse_with_warnings};
 
 /// A policy that can be enforced.
-pub(super) struct Read {
+pub struct Read {
     pub policy: Arc<Policy>,
     pub prepared: Arc<Prepared>,
     pub sha256: String,
@@ -18,7 +18,7 @@ pub(super) struct Read {
 
 /// Validates and prepares a policy. A large one takes some 100 ms, so this is done on a thread of its own that ends with
 /// it: what the allocator keeps of its memory serves the next one, whichever worker that runs on.
-pub(super) fn read(text: &str) -> Result<Read, Rejected> {
+pub fn read(text: &str) -> Result<Read, Rejected> {
     let work = || std::thread::scope(|scope| scope.spawn(|| read_here(text)).join());
     tokio::task::block_in_place(work).unwrap_or_else(|_| {
         Err(Rejected::failed("the policy could not be read: a fault in clawgress, please report it"))

@@ -1,0 +1,152 @@
+//! Lists by what they cover.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Display;
+
+use ipnet::IpNet;
+
+use super::Kind;
+use crate::policy::model::{DomainList, List, Pointer};
+use crate::policy::name::{Name, Pattern};
+
+/// An entry of a list.
+pub(super) trait Entry: Ord + Clone {
+    /// The lists of one policy, for [`Entry::is_covered`].
+    type Cover;
+    /// Indexes entries.
+    fn cover<'e>(entries: impl Iterator<Item = &'e Self>) -> Self::Cover
+    where
+        Self: 'e;
+    /// Whether these entries cover all that this one does.
+    fn is_covered(&self, by: &Self::Cover) -> bool;
+    /// As the policy says it.
+    fn text(&self) -> String;
+}
+
+/// Names: those that stand alone, and those below an apex.
+pub(super) struct Patterns {
+    exact: HashSet<Name>,
+    below: HashSet<Name>,
+}
+
+impl Entry for Pattern {
+    type Cover = Patterns;
+
+    fn cover<'e>(entries: impl Iterator<Item = &'e Self>) -> Patterns {
+        let mut cover = Patterns { exact: HashSet::new(), below: HashSet::new() };
+        for entry in entries {
+            match entry {
+                Self::Exact(name) => cover.exact.insert(name.clone()),
+                Self::Below(apex) => cover.below.insert(apex.clone()),
+            };
+        }
+        cover
+    }
+
+    fn is_covered(&self, by: &Patterns) -> bool {
+        let above = |name: &Name| name.parents().any(|apex| by.below.contains(apex));
+        match self {
+            Self::Exact(name) => by.exact.contains(name) || above(name),
+            // Names have no end, so nothing but a wildcard covers a wildcard.
+            Self::Below(apex) => by.below.contains(apex) || above(apex),
+        }
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Entry for IpNet {
+    type Cover = Vec<IpNet>;
+
+    fn cover<'e>(entries: impl Iterator<Item = &'e Self>) -> Vec<IpNet> {
+        // Neighbours become one, and what lies inside another goes.
+        let mut nets = Self::aggregate(&entries.copied().collect());
+        nets.sort_unstable_by_key(IpNet::network);
+        nets
+    }
+
+    fn is_covered(&self, by: &Vec<IpNet>) -> bool {
+        let behind = by.partition_point(|net| net.network() <= self.network());
+        behind.checked_sub(1).is_some_and(|at| by[at].contains(self))
+    }
+
+    fn text(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// A list whose entries cover nothing but themselves.
+macro_rules! alone {
+    ($entry:ty, $text:expr) => {
+        impl Entry for $entry {
+            type Cover = std::collections::BTreeSet<$entry>;
+
+            fn cover<'e>(entries: impl Iterator<Item = &'e Self>) -> Self::Cover {
+                entries.cloned().collect()
+            }
+
+            fn is_covered(&self, by: &Self::Cover) -> bool {
+                by.contains(self)
+            }
+
+            fn text(&self) -> String {
+                $text(self)
+            }
+        }
+    };
+}
+
+alone!(u16, Self::to_string);
+alone!(String, Self::clone);
+
+/// The words for a list in a file.
+pub(super) fn file_words(list: &DomainList) -> String {
+    format!("{} ({}, {:?})", list.name, list.file, list.format).to_lowercase()
+}
+
+/// What came to lists, or went.
+#[derive(Clone, Debug)]
+pub(super) struct Item {
+    pub kind: Kind,
+    pub text: String,
+    /// Where it is written; `None`: nowhere, a default.
+    pub path: Option<Pointer>,
+    /// The others do not cover it.
+    pub counts: bool,
+}
+
+/// An entry with its place.
+pub(super) type Placed<E> = (E, Option<Pointer>);
+
+/// The entries of a list with their places.
+pub(super) fn placed<E: Clone>(list: &List<E>) -> Vec<Placed<E>> {
+    list.entries.iter().enumerate().map(|(index, entry)| (entry.clone(), Some(list.entry_path(index)))).collect()
+}
+
+/// What is in one and not in the other.
+pub(super) fn difference<E: Entry>(old: &[Placed<E>], new: &[Placed<E>]) -> Vec<Item> {
+    let by_entry = |entries: &[Placed<E>]| {
+        let mut map: BTreeMap<E, Option<Pointer>> = BTreeMap::new();
+        for (entry, path) in entries {
+            map.entry(entry.clone()).or_insert_with(|| path.clone());
+        }
+        map
+    };
+    let (before, after) = (by_entry(old), by_entry(new));
+    let mut items = Vec::new();
+    for (kind, these, others) in [(Kind::Added, &after, &before), (Kind::Removed, &before, &after)] {
+        let mut cover = None;
+        for (entry, path) in these.iter().filter(|(entry, _)| !others.contains_key(*entry)) {
+            let cover = cover.get_or_insert_with(|| E::cover(others.keys()));
+            items.push(Item { kind, text: entry.text(), path: path.clone(), counts: !entry.is_covered(cover) });
+        }
+    }
+    items
+}
+
+/// Words in a row.
+pub(super) fn listed<T: Display>(entries: impl Iterator<Item = T>) -> String {
+    entries.map(|entry| entry.to_string()).collect::<Vec<_>>().join(", ")
+}
