@@ -112,7 +112,7 @@ impl Run {
     /// What happens when a policy comes into force.
     fn enforce(&mut self) {
         let reading = self.kernel.read(&mut self.random);
-        self.caps.read(self.cap.map(|(id, _)| (id, reading)));
+        self.caps.read(self.cap.map(|(id, _)| (id, reading)), self.now);
         let marked = self.kernel.marked;
         let (next, records) = self.caps.follow(&self.policy, &self.moment());
         self.advance();
@@ -127,7 +127,7 @@ impl Run {
         match (self.cap, fresh) {
             (Some((old, began)), Some((id, start, state))) if old == id => {
                 self.kernel.set(&state);
-                self.began(began, start, marked);
+                self.began(began, start);
             }
             (old, Some((id, start, state))) => {
                 if old.is_none() {
@@ -156,13 +156,11 @@ impl Run {
         self.check("a policy");
     }
 
-    /// A period began, or not. What left since the last reading counts in the new one.
-    fn began(&mut self, old: DateTime<Utc>, start: DateTime<Utc>, marked: u64) {
+    /// A period began, or not: on the border of the clock, however late that was noticed.
+    fn began(&mut self, old: DateTime<Utc>, start: DateTime<Utc>) {
         if start > old {
             let used = self.caps.iter().next().map_or(0, |(_, cap)| cap.used());
-            // Late, or of another length: the use since the border counts, at least.
-            let border = self.borders.get(&start).copied().unwrap_or(self.begun);
-            self.begun = if used == 0 { marked } else { border.max(self.begun) };
+            self.begun = self.borders.get(&start).copied().unwrap_or(self.begun).max(self.begun);
             self.lossy = used > 0;
             self.allowed = self.size.max(if used == 0 { 0 } else { self.kernel.settled() - self.begun });
         }
@@ -175,13 +173,24 @@ impl Run {
     }
 
     fn pass_time(&mut self, seconds: i64) {
+        let before = self.moment();
         self.now += TimeDelta::seconds(seconds);
         for period in [Period::Minute, Period::Hour, Period::Day] {
-            let wire = self.kernel.wire;
-            self.borders.entry(period.start(&self.moment())).or_insert(wire);
+            let start = period.start(&self.moment());
+            if start != period.start(&before) {
+                self.borders.insert(start, self.kernel.wire);
+            }
         }
         if self.random.below(3) > 0 {
             self.turn();
+        }
+    }
+
+    /// Reads the cap, as the daemon does shortly before a turn.
+    fn look_ahead(&mut self) {
+        for _ in 0..self.random.below(3) {
+            let reading = self.kernel.read(&mut self.random);
+            self.caps.read(self.cap.map(|(id, _)| (id, reading)), self.now);
         }
     }
 
@@ -189,8 +198,7 @@ impl Run {
         let due = self.caps.due(self.now);
         let Some(id) = due.first().copied() else { return };
         let reading = self.kernel.read(&mut self.random);
-        self.caps.read([(id, reading)]);
-        let marked = self.kernel.marked;
+        self.caps.read([(id, reading)], self.now);
         let mut caps = self.caps.clone();
         let changes = caps.turn(&due, &self.moment());
         let records: Vec<CapRecord> = changes.iter().filter_map(Change::kept).collect();
@@ -202,7 +210,7 @@ impl Run {
         for change in changes {
             self.kernel.set(&change.state);
             let before = self.cap.map_or(DateTime::UNIX_EPOCH, |(_, start)| start);
-            self.began(before, change.record.start, marked);
+            self.began(before, change.record.start);
             self.cap = Some((change.id, change.record.start));
         }
         self.check("a turn");
@@ -222,7 +230,7 @@ impl Run {
         let over = self.kernel.is_over();
         let reading = self.kernel.read(&mut self.random);
         let mut caps = self.caps.clone();
-        match caps.stopped(id, reading, over) {
+        match caps.stopped(id, reading, over, self.now) {
             Stopped::Unknown => {}
             Stopped::Spent => self.caps = caps,
             Stopped::Again(state) => {
@@ -309,6 +317,7 @@ impl Run {
                 self.pass_time(-back);
             }
             33..60 => {
+                self.look_ahead();
                 let some = self.random.below(3).cast_signed();
                 self.pass_time(some);
             }

@@ -153,11 +153,11 @@ impl Caps {
         self.by_key.get(&(host.clone(), pattern.clone())).copied()
     }
 
-    /// Takes over newer readings.
-    pub fn read(&mut self, readings: impl IntoIterator<Item = (CapId, Reading)>) {
+    /// Takes over newer readings, which were complete at `now`.
+    pub fn read(&mut self, readings: impl IntoIterator<Item = (CapId, Reading)>, now: DateTime<Utc>) {
         for (id, reading) in readings {
             if let Some(cap) = self.get_mut(id) {
-                cap.read(reading);
+                cap.read(reading, now);
             }
         }
     }
@@ -229,10 +229,10 @@ impl Caps {
 
     /// A packet came beyond a limit, or may have: what is granted further. `over`: what the kernel charged has met the
     /// first limit. The counters do not tell, because packets on their way are in none of them yet.
-    pub fn stopped(&mut self, id: CapId, reading: Reading, over: bool) -> Stopped {
+    pub fn stopped(&mut self, id: CapId, reading: Reading, over: bool, now: DateTime<Utc>) -> Stopped {
         let waited = self.waiting.remove(&id);
         let Some(cap) = self.get_mut(id) else { return Stopped::Unknown };
-        cap.read(reading);
+        cap.read(reading, now);
         if !over && !waited {
             return Stopped::Again(cap.state.clone());
         }
@@ -320,6 +320,11 @@ impl Caps {
     /// When the next period is over.
     pub fn next_turn(&self) -> Option<DateTime<Utc>> {
         self.caps.values().map(|cap| cap.turns).min()
+    }
+
+    /// The caps of which a period is over then.
+    pub fn turning(&self, at: DateTime<Utc>) -> Vec<CapId> {
+        self.iter().filter(|(_, cap)| cap.turns == at).map(|(id, _)| id).collect()
     }
 
     /// What the disk should hold: everything that counts still.

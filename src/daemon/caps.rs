@@ -27,10 +27,20 @@ use crate::policy::schedule::Moment;
 const GROUP: usize = 128;
 /// If at least one in so many caps is to be read, all objects are read at once instead of one by one.
 const MANY: usize = 8;
+/// How long before a turn its caps are read, and so much more for each of them.
+const LEAD: TimeDelta = TimeDelta::milliseconds(10);
+const LEAD_OF_EACH: TimeDelta = TimeDelta::microseconds(50);
 /// When a turn is tried again that disk or kernel refused.
 const AGAIN_LATER: TimeDelta = TimeDelta::seconds(1);
 /// After an error on the watching socket.
 const AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// The next turn, and which of its caps were not read yet.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    turn: Option<DateTime<Utc>>,
+    unread: Vec<CapId>,
+}
 
 /// The limits that the kernel has for a cap.
 fn state(held: &Held, id: CapId) -> Option<CapState> {
@@ -88,7 +98,7 @@ impl Gate {
                 readings.extend(read_one(&mut self.kernel, *id)?.map(|reading| (*id, reading)));
             }
         }
-        self.state.caps.read(readings);
+        self.state.caps.read(readings, Utc::now());
         Ok(())
     }
 
@@ -155,10 +165,11 @@ impl Gate {
                 return warn!("exfil caps cannot be read, so nothing more is granted: {error}");
             }
         };
+        let now = Utc::now();
         let mut caps = self.state.caps.clone();
         let (mut changes, mut again, mut spent) = (Vec::new(), Vec::new(), Vec::new());
         for (id, over, reading) in read {
-            match caps.stopped(id, reading, over) {
+            match caps.stopped(id, reading, over, now) {
                 Stopped::Unknown => {}
                 Stopped::Again(state) => again.extend(set_cap(id, &state, false)),
                 Stopped::Spent => spent.push(id),
@@ -221,14 +232,35 @@ impl Gate {
 
     /// Begins the periods that are due, a group at a time. Gives when to come again. Where disk or kernel refuse, caps stay
     /// as they were, and that is said by whoever fails.
+    ///
+    /// Shortly before a turn the caps are read, because what passed since the last reading counts in the next period: the
+    /// turn is noticed late by a moment, and nothing tells what passed in it.
     pub fn turn_caps(&mut self) -> Option<DateTime<Utc>> {
         let moment = Moment::of(self.policy.as_deref()?, Utc::now(), self.world.zone);
         let mut due = self.state.caps.due(moment.utc);
-        due.truncate(GROUP);
-        match self.turn(&due, &moment) {
-            Ok(()) => self.state.caps.next_turn(),
-            Err(_) => Some(moment.utc + AGAIN_LATER),
+        if !due.is_empty() {
+            due.truncate(GROUP);
+            return match self.turn(&due, &moment) {
+                Ok(()) => self.state.caps.next_turn(),
+                Err(_) => Some(moment.utc + AGAIN_LATER),
+            };
         }
+        let turn = self.state.caps.next_turn()?;
+        if self.ahead.turn != Some(turn) {
+            self.ahead = Ahead { turn: Some(turn), unread: self.state.caps.turning(turn) };
+        }
+        let some = self.ahead.unread.len().saturating_sub(GROUP);
+        let lead = LEAD + LEAD_OF_EACH * i32::try_from(self.ahead.unread.len()).unwrap_or(i32::MAX);
+        if self.ahead.unread.is_empty() || moment.utc < turn - lead {
+            return Some(if self.ahead.unread.is_empty() { turn } else { turn - lead });
+        }
+        let group = self.ahead.unread.split_off(some);
+        // Twice, because of each reading only the counters that are read first are sure to be of before its end.
+        let read = self.read_caps(&group).and_then(|()| self.read_caps(&group));
+        if let Err(error) = read {
+            warn!("exfil caps cannot be read before their turn: {error}");
+        }
+        Some(moment.utc)
     }
 
     fn turn(&mut self, due: &[CapId], moment: &Moment) -> Result<(), String> {
@@ -277,7 +309,7 @@ pub async fn usage(office: &Arc<Office>) -> (Vec<CapUse>, Option<Check>) {
         let held = Held { objects: objects?.into_iter().collect(), ..Held::default() };
         let mut caps = caps;
         let ids: Vec<CapId> = caps.iter().map(|(id, _)| id).collect();
-        caps.read(ids.into_iter().filter_map(|id| Some((id, reading(&held, id)?))));
+        caps.read(ids.into_iter().filter_map(|id| Some((id, reading(&held, id)?))), Utc::now());
         Ok::<_, KernelError>(caps.iter().map(|(_, cap)| cap.usage()).collect::<Vec<_>>())
     };
     match tokio::task::spawn_blocking(read).await {

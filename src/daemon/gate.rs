@@ -27,7 +27,7 @@ use crate::policy::Policy;
 use crate::policy::schedule::Moment;
 
 pub use super::blame::Refused;
-use super::caps::Book;
+use super::caps::{Ahead, Book};
 use super::handle::{EndsTheProcess, Handle, Message};
 use super::{blame, held, world};
 
@@ -50,6 +50,8 @@ pub struct Gate {
     pub state: State,
     /// What was used of exfil caps, on disk.
     pub book: Book,
+    /// The turn of caps that comes next.
+    pub(super) ahead: Ahead,
     /// What the machine contributes.
     pub world: World,
     /// The policy in force.
@@ -108,6 +110,7 @@ impl Gate {
             kernel,
             state,
             book,
+            ahead: Ahead::default(),
             world,
             policy: None,
             prepared: None,

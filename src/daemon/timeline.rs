@@ -7,7 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
@@ -17,8 +17,8 @@ use tracing::{error, info, warn};
 use super::gate::Gate;
 use super::handle::Handle;
 
-/// How far ahead the timer is set where no window changes, in seconds, so that it notices when the clock is set.
-const FAR: i64 = 30 * 24 * 3600;
+/// How far ahead the timer is set where no window changes, so that it notices when the clock is set.
+const FAR: TimeDelta = TimeDelta::days(30);
 /// After a failure.
 const AGAIN: Duration = Duration::from_millis(500);
 
@@ -98,8 +98,8 @@ impl Timer {
     }
 
     fn set(&self, next: Option<DateTime<Utc>>) -> nix::Result<()> {
-        let at = next.map_or_else(|| Utc::now().timestamp() + FAR, |next| next.timestamp());
+        let at = next.unwrap_or_else(|| Utc::now() + FAR);
         let flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
-        self.timer.set(Expiration::OneShot(TimeSpec::new(at, 0)), flags)
+        self.timer.set(Expiration::OneShot(TimeSpec::new(at.timestamp(), at.timestamp_subsec_nanos().into())), flags)
     }
 }

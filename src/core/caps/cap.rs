@@ -1,6 +1,6 @@
 //! One cap: its arithmetic.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,8 +17,6 @@ const PARTS: u64 = 8;
 const LEAST_GRANT: u64 = 512 * 1024;
 /// The longest packet, octets. A grant that is no longer is the last one: the packet that was stopped may be one of these.
 const LONGEST: u64 = 65_536;
-/// How late a turn may be noticed.
-const MOMENT: TimeDelta = TimeDelta::seconds(1);
 /// Headers of one part of a merged packet: IPv4 or IPv6, TCP with timestamps (RFC 7323); and what else is in it if the
 /// whole has 1280 octets, the least that every IPv6 link carries (RFC 8200 section 5).
 const PART_V4: (u64, u64) = (52, 1280 - 52);
@@ -71,6 +69,8 @@ pub struct Cap {
     base: Reading,
     reading: Reading,
     granted: u64,
+    /// Octets used in the period, as of a reading that was certainly taken in it.
+    before: u64,
     pub(super) state: CapState,
 }
 
@@ -152,19 +152,24 @@ impl Cap {
             base: record.base,
             reading,
             granted: record.granted,
+            before: 0,
             state,
         }
     }
 
     /// Octets of IP packets used in the period, as of the last reading.
     pub fn used(&self) -> u64 {
+        self.used_by(&self.reading)
+    }
+
+    fn used_by(&self, reading: &Reading) -> u64 {
         let extra = |merged: u64, base: u64, (headers, rest): (u64, u64)| {
             (u128::from(merged.saturating_sub(base)) * u128::from(headers)).div_ceil(u128::from(rest)) as u64
         };
         (self.carried)
-            .saturating_add(self.reading.passed.saturating_sub(self.base.passed))
-            .saturating_add(extra(self.reading.merged4, self.base.merged4, PART_V4))
-            .saturating_add(extra(self.reading.merged6, self.base.merged6, PART_V6))
+            .saturating_add(reading.passed.saturating_sub(self.base.passed))
+            .saturating_add(extra(reading.merged4, self.base.merged4, PART_V4))
+            .saturating_add(extra(reading.merged6, self.base.merged6, PART_V6))
     }
 
     /// Octets left in the period, as of the last reading.
@@ -177,8 +182,13 @@ impl Cap {
         &self.state
     }
 
-    /// Takes over a newer reading.
-    pub fn read(&mut self, reading: Reading) {
+    /// Takes over a newer reading that was complete at `now`.
+    pub fn read(&mut self, reading: Reading, now: DateTime<Utc>) {
+        if now < self.turns {
+            // No more than what was used then: of the counters that are read last the value from the time before.
+            let Reading { merged4, merged6, .. } = self.reading;
+            self.before = self.used_by(&Reading { merged4, merged6, ..reading });
+        }
         self.reading = reading;
     }
 
@@ -220,16 +230,16 @@ impl Cap {
     /// Begins the period that `moment` is in; so much was used of it already.
     pub(super) fn begin(&mut self, moment: &Moment, carried: u64) {
         (self.start, self.turns) = (self.period.start(moment), self.period.next(moment));
-        (self.carried, self.granted) = (carried, 0);
+        (self.carried, self.granted, self.before) = (carried, 0, carried);
         self.base = self.reading;
         self.grant();
     }
 
-    /// The period was over some time ago. What passed since is not known apart from what passed before, so all of it
-    /// counts in the new one, unless it can only be a moment's.
+    /// The period is over. What passed since the last reading that was taken in it may have passed after its end, so it
+    /// counts in the new one; so does all of it if the old period lies in the new one.
     pub(super) fn turn(&mut self, moment: &Moment) {
-        let late = moment.utc - self.turns > MOMENT;
-        self.begin(moment, if late { self.used() } else { 0 });
+        let before = if self.period.start(moment) > self.start { self.before } else { 0 };
+        self.begin(moment, self.used().saturating_sub(before));
     }
 
     /// Follows a policy: another size, period or zone. What was used counts on, and a clock that was set back does not
