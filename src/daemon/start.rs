@@ -120,7 +120,7 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
         tokio::spawn(rest(Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(bound.serve(judge, Arc::new(handle.clone()), wait(stopped.clone()))),
         tokio::spawn(control::serve(socket, Arc::clone(&office), wait(stopped.clone()))),
-        tokio::spawn(watch::world(handle.clone(), listen, settings.dns.redirect, wait(stopped.clone()))),
+        tokio::spawn(watch::world(handle.clone(), listen, settings, wait(stopped.clone()))),
         tokio::spawn(keep_promises(Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(timeline::keep(handle.clone(), changed, wait(stopped.clone()))),
         tokio::spawn(alive::tell(handle.clone(), wait(stopped))),

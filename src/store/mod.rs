@@ -8,6 +8,7 @@
 //! state_dir/ledger                  the use of caps: a journal, each line with a sum
 //! state_dir/ledger.broken-SECONDS   a journal that was damaged
 //! state_dir/unconfirmed.json        while a revision waits for its confirmation: until when, and what it goes back to
+//! state_dir/interfaces.json         behind which interfaces policed sources live, for the next boot
 //! ```
 //!
 //! A revision file is two JSON documents: one line of metadata, then the policy text, byte for byte (`tail -n +2`
@@ -22,6 +23,7 @@
 
 mod atomic;
 mod error;
+mod guarded;
 pub mod ledger;
 mod look;
 mod revision;
@@ -37,6 +39,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 pub use atomic::Staged;
 pub use error::{StoreError, words};
+pub use guarded::{read_guarded, write_guarded};
 pub use look::{Look, Remains};
 pub(crate) use revision::seconds;
 pub use revision::{Origin, Revision, RevisionMeta};
