@@ -166,7 +166,7 @@ impl Gateway {
         let cap = self.state.caps.get(id).expect("a cap");
         let passed = if cap.state().last { cap.state().limit } else { cap.bytes };
         let reading = Reading { passed, ..cap.reading() };
-        if let Stopped::More(change) = self.state.caps.stopped(id, reading, true) {
+        if let Stopped::More(change) = self.state.caps.stopped(id, reading, true, self.now().utc) {
             let changes = [change];
             apply(&mut self.kernel, &self.state.set_caps(&changes)).expect("a legal transaction");
             self.state.caps_set(&changes);
