@@ -58,6 +58,7 @@ mod log;
 mod log_sums;
 mod monitor;
 mod notrack;
+mod plan;
 mod ports;
 mod rate;
 mod refusal;

@@ -147,6 +147,42 @@ fn reading_calls_say_what_the_tool_says() {
 }
 
 #[test]
+fn a_plan_and_the_log_are_those_of_the_tool() {
+    let mut world = world!();
+    serve(&mut world, &only(SITE));
+    world.a.tcp(OTHER, 443).must_be_reset();
+    let mut logged = Value::Null;
+    world.gateway.wait_until("the refusal is recorded", super::super::log::PATIENCE, |_| {
+        logged = post(&world, "/clawgress/log", READ, json!({ "action": "block", "protocol": "tcp" })).done().clone();
+        logged["records"].as_array().is_some_and(|records| !records.is_empty())
+    });
+    assert_eq!((&logged["records"][0]["address"], &logged["records"][0]["port"]), (&json!(OTHER), &json!(443)));
+    let by_tool = world.gateway.tool(&["log", "--json", "--limit", "1", "--action", "block"]).json();
+    assert_eq!(by_tool, logged["records"].as_array().expect("records").last().expect("one").clone());
+    let none = post(&world, "/clawgress/log", READ, json!({ "host": "nobody", "limit": 5 }));
+    assert_eq!(none.done(), &json!({ "records": [] }));
+
+    let body = json!({ "policy": only(OTHER), "hours": 1 });
+    let mut planned = Value::Null;
+    world.gateway.wait_until("the record is in a file", super::super::log::PATIENCE, |_| {
+        planned = post(&world, "/clawgress/plan", READ, body.clone()).done().clone();
+        planned["replay"]["opens"]["decisions"].as_u64() >= Some(1)
+    });
+    let place = &planned["replay"]["opens"]["listed"][0]["listed"][0];
+    assert_eq!((&place["address"], &place["reason"]), (&json!(OTHER), &json!("not-allowlisted")), "{planned:#}");
+    let arguments = ["plan", "--policy", "-", "--hours", "1", "--json"];
+    let by_tool = world.gateway.tool_reading(&arguments, &only(OTHER).to_string()).json();
+    assert_eq!((&by_tool["changes"], &by_tool["sha256"]), (&planned["changes"], &planned["sha256"]));
+    assert_eq!(planned["changes"]["widen"], 1);
+    let wrong = json!({ "policy": { "version": 1, "allow": { "ports": [0], "domains": ["*.com"] } } });
+    let wrong = post(&world, "/clawgress/plan", READ, wrong);
+    wrong.refused(400);
+    assert_eq!(wrong.body["errors"].as_array().map(Vec::len), Some(2), "{wrong:?}");
+    assert_eq!(world.gateway.status()["revision"], 1);
+    world.a.tcp(OTHER, 443).must_be_reset();
+}
+
+#[test]
 fn agents_cannot_reach_the_api() {
     let mut world = world!();
     world.gateway.settings(&format!("{}listen = \"0.0.0.0:8787\"\n", super::keys()));
