@@ -13,5 +13,6 @@ mod leasing;
 mod metering;
 pub mod observe;
 pub mod state;
+pub mod telemetry;
 
 pub use enforce::Pending;

@@ -65,6 +65,7 @@ mod scope;
 mod services;
 mod spoof;
 mod swap;
+mod telemetry;
 mod vyos;
 mod window;
 mod world_smoke;
