@@ -42,6 +42,8 @@ pub(super) enum Kind {
     Address,
     /// A domain name.
     Name,
+    /// Any text.
+    Text,
     /// A time, RFC 3339.
     Time,
     /// One of these words.
@@ -59,6 +61,7 @@ impl Kind {
             Self::Port => "a port, 1 to 65535".to_owned(),
             Self::Address => "an IP address in quotes".to_owned(),
             Self::Name => "a domain name in quotes".to_owned(),
+            Self::Text => "a text in quotes".to_owned(),
             Self::Time => "a time such as \"2026-11-20T09:00:00+01:00\" (RFC 3339)".to_owned(),
             Self::Word(words) => {
                 let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
@@ -77,6 +80,7 @@ impl Kind {
             Self::Port => json!({ "type": "integer", "minimum": 1, "maximum": 65535 }),
             Self::Address => json!({ "type": "string", "examples": ["192.168.10.10", "fd00::10"] }),
             Self::Name => json!({ "type": "string", "examples": ["api.example.com"] }),
+            Self::Text => json!({ "type": "string" }),
             Self::Time => json!({ "type": "string", "format": "date-time" }),
             Self::Word(words) => json!({ "enum": words }),
         }

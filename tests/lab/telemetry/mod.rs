@@ -2,6 +2,7 @@
 //! nothing of clawgress runs.
 
 mod denials;
+mod limits;
 mod usage;
 
 use std::io::{Read, Write};
@@ -98,13 +99,16 @@ impl Exchange {
 
     /// Sends so many octets and reads them back.
     pub fn turn(&mut self, octets: usize) {
-        let mut reader = self.stream.try_clone().expect("a descriptor is free");
+        self.try_turn(octets).expect("the echo comes");
+    }
+
+    /// The same where the flow may end.
+    pub fn try_turn(&mut self, octets: usize) -> std::io::Result<()> {
+        let mut reader = self.stream.try_clone()?;
         std::thread::scope(|scope| {
-            scope.spawn(move || {
-                let mut left = vec![0; octets];
-                reader.read_exact(&mut left).expect("the echo comes");
-            });
-            self.stream.write_all(&vec![7; octets]).expect("it is taken");
-        });
+            let reader = scope.spawn(move || reader.read_exact(&mut vec![0; octets]));
+            let written = self.stream.write_all(&vec![7; octets]);
+            reader.join().expect("it does not panic").and(written)
+        })
     }
 }
