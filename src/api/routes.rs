@@ -5,10 +5,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 
 use super::fields::{Field, Fields, Kind};
 use crate::core::explain::Explanation;
+use crate::core::telemetry::{Report, Stats};
 use crate::daemon::protocol::plan::Plan;
 use crate::daemon::protocol::{
     Applied, Confirmed, Explain, Health, Logged, MAX_CONFIRM_SECONDS, MAX_PLAN_HOURS, Request, RolledBack, Status,
-    Transport,
+    Telemetry, Transport,
 };
 use crate::decisions::Filter;
 use crate::settings::Role;
@@ -124,6 +125,39 @@ pub(super) const ROUTES: &[Route] = &[
         refusals: &[],
     },
     Route {
+        name: "telemetry",
+        role: Role::Read,
+        about: "Usage and denials: all of it, or one view.",
+        fields: &[
+            Field { name: "view", kind: Kind::Word(VIEWS), required: false, about: "Absent: all of it." },
+            Field {
+                name: "target",
+                kind: Kind::Text,
+                required: false,
+                about: "The host of the view `agent`, the name of the view `domain`.",
+            },
+            Field { name: "window", kind: Kind::Word(WINDOWS), required: false, about: "The last while. Absent: 1h." },
+            Field {
+                name: "no_redact",
+                kind: Kind::Flag,
+                required: false,
+                about: "True: an export with source addresses.",
+            },
+        ],
+        request: telemetry,
+        data: data::<Report>,
+        refusals: &[Refused::NotFound],
+    },
+    Route {
+        name: "stats",
+        role: Role::Read,
+        about: "Totals, and the top lists of the last 24 hours.",
+        fields: &[],
+        request: |_| Some(Request::Stats {}),
+        data: data::<Stats>,
+        refusals: &[],
+    },
+    Route {
         name: "explain",
         role: Role::Read,
         about: "What would happen to a query or a connection, and which line of the policy says so.",
@@ -209,6 +243,9 @@ pub(super) const ROUTES: &[Route] = &[
     },
 ];
 
+const WINDOWS: &[&str] = &["1m", "5m", "1h", "24h"];
+const VIEWS: &[&str] = &["agents", "domains", "agent", "domain", "denies", "export"];
+
 const EXPECT: Field = Field {
     name: "expect_revision",
     kind: Kind::Revision,
@@ -263,6 +300,19 @@ fn log(fields: &mut Fields<'_>) -> Option<Request> {
     Some(Request::Log { follow: false, filter })
 }
 
+fn telemetry(fields: &mut Fields<'_>) -> Option<Request> {
+    let (view, target) = (fields.get("view"), fields.get::<String>("target"));
+    let (window, no_redact) = (fields.get("window"), fields.get("no_redact").unwrap_or(false));
+    let asked = Telemetry { view, target, window, no_redact };
+    match asked.view() {
+        Ok(_) => Some(Request::Telemetry(asked)),
+        Err(why) => {
+            fields.wrong(if asked.no_redact { "no_redact" } else { "target" }, why, None);
+            None
+        }
+    }
+}
+
 fn seconds(fields: &mut Fields<'_>, name: &'static str, most: u64) -> Option<u64> {
     within(fields, name, most, &Kind::Seconds(most))
 }
@@ -282,6 +332,8 @@ fn within(fields: &mut Fields<'_>, name: &'static str, most: u64, kind: &Kind) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::telemetry::Window;
+    use crate::daemon::protocol::ViewWord;
 
     fn made(name: &str, body: &str) -> Result<Request, Vec<String>> {
         let route = ROUTES.iter().find(|route| route.name == name).unwrap();
@@ -300,6 +352,18 @@ mod tests {
         for (name, body, request) in [
             ("status", "{}", Request::Status {}),
             ("health", "{}", Request::Health {}),
+            ("telemetry", "{}", Request::Telemetry(Telemetry::default())),
+            (
+                "telemetry",
+                r#"{"view": "agent", "target": "a", "window": "24h"}"#,
+                Request::Telemetry(Telemetry {
+                    view: Some(ViewWord::Agent),
+                    target: Some("a".into()),
+                    window: Some(Window::Day),
+                    no_redact: false,
+                }),
+            ),
+            ("stats", "{}", Request::Stats {}),
             (
                 "policy",
                 r#"{"policy": {"version":1}, "confirm_seconds": 5, "expect_revision": 0}"#,
@@ -347,6 +411,9 @@ mod tests {
             ("explain", r#"{"source": "x"}"#, "/source: should be an IP address"),
             ("explain", r#"{"source": "1.1.1.1", "port": 0}"#, "/port: should be a port"),
             ("explain", r#"{"source": "1.1.1.1", "protocol": "icmp"}"#, "/protocol: should be \"tcp\" or \"udp\""),
+            ("telemetry", r#"{"view": "agent"}"#, "/target: say which agent"),
+            ("telemetry", r#"{"window": "2h"}"#, "/window: should be \"1m\""),
+            ("telemetry", r#"{"no_redact": true}"#, "/no_redact: only an export"),
             ("rollback", r#"{"revision": "3"}"#, "/revision: should be the number of a revision"),
             ("log", r#"{"limit": 10001}"#, "/limit: should be a number, 1 to 10000"),
             ("log", r#"{"action": "refuse"}"#, "/action: should be \"allow\", \"block\" or \"monitor\""),
