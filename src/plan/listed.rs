@@ -80,6 +80,32 @@ impl Names {
         }
     }
 
+    /// Whether some entry covers a name, be it as an exception.
+    pub fn mentions(&self, name: &Name) -> bool {
+        match self {
+            Self::Written(index) => index.find(name).is_some(),
+            Self::File(_, contents) => contents.closest(name).is_some(),
+        }
+    }
+
+    /// Whether some entries take names out of it.
+    pub fn has_exceptions(&self) -> bool {
+        matches!(self, Self::File(_, contents) if contents.report().exceptions > 0)
+    }
+
+    /// All entries with their lines.
+    pub fn patterns(&self) -> Box<dyn Iterator<Item = (Pattern, String)> + '_> {
+        match self {
+            Self::Written(index) => {
+                let entries = index.list.entries.iter().enumerate();
+                Box::new(entries.map(|(at, pattern)| (pattern.clone(), index.list.entry_path(at).to_string())))
+            }
+            Self::File(path, contents) => {
+                Box::new(contents.entries().map(move |entry| (entry.pattern, format!("{path} line {}", entry.line))))
+            }
+        }
+    }
+
     /// Its place, if it denies an address.
     pub fn denies_address(&self, address: IpAddr) -> Option<Pointer> {
         match self {
