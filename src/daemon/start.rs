@@ -17,7 +17,7 @@ use super::gate::Gate;
 use super::protocol::Response;
 use super::recorder::Recorder;
 use super::revisions::{Author, Revisions, keep_promises};
-use super::{caps, control, held, timeline, watch, world};
+use super::{caps, control, held, lists, timeline, watch, world};
 use crate::nft::{Kernel, Options};
 use crate::plan::situation::Reports;
 use crate::plan::snapshot::Snapshot;
@@ -121,6 +121,7 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
         tokio::spawn(control::serve(socket, Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(watch::world(handle.clone(), listen, settings.dns.redirect, wait(stopped.clone()))),
         tokio::spawn(keep_promises(Arc::clone(&office), wait(stopped.clone()))),
+        tokio::spawn(lists::follow(Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(timeline::keep(handle.clone(), changed, wait(stopped))),
     ];
     if !owned {

@@ -193,6 +193,11 @@ impl Report {
         self.asides.entry(aside).or_insert((0, line)).0 += 1;
     }
 
+    /// How many rules have no effect at all.
+    pub fn left_out(&self) -> u32 {
+        self.asides.iter().filter(|(aside, _)| aside.is_left_out()).map(|(_, (count, _))| count).sum()
+    }
+
     /// Whether the file says nothing although it has lines that were meant to: most likely its format is another one.
     pub fn is_misread(&self) -> bool {
         self.names == 0 && self.exceptions == 0 && self.networks == 0 && (self.rejected > 0 || !self.asides.is_empty())
@@ -217,12 +222,11 @@ impl fmt::Display for Report {
     /// The counts that are not zero.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} names", self.names)?;
-        let left_out: u32 = self.asides.iter().filter(|(aside, _)| aside.is_left_out()).map(|(_, (n, _))| n).sum();
         for (count, what) in [
             (self.exceptions, "exceptions"),
             (self.networks, "networks"),
             (self.duplicates, "written twice"),
-            (left_out, "not enforceable"),
+            (self.left_out(), "not enforceable"),
             (self.rejected, "rejected"),
         ] {
             if count > 0 {
