@@ -82,7 +82,7 @@ teardown: ## stop enforcing what `make run` left in the kernel
 	@$(ROOT) target/release/clawgress teardown --config $(RUN_SETTINGS)
 
 # One after the other: each pins processors.
-BENCHES := --bench forwarding --bench policy --bench lease
+BENCHES := --bench forwarding --bench policy --bench lease --bench lists
 
 .PHONY: bench
 bench: setup ## ratios against peers from Debian, in one run (docs/benchmarks.md)

@@ -130,6 +130,20 @@ pub fn render(policy: &Policy, revision: u64, only: Option<&HostName>) -> String
     out
 }
 
+/// The most rules of a policy whose zones are written as a text: beyond it that takes hundreds of megabytes.
+pub const MAX_RULES: usize = 200_000;
+
+/// How many rules the zones of a policy are made of; a file counts wherever it is named.
+#[must_use]
+pub fn rules(policy: &Policy) -> usize {
+    let hosts = policy.hosts.values().map(|host| (&host.allow, &host.deny));
+    let written =
+        hosts.chain([(&policy.allow, &policy.deny)]).flat_map(|(allow, deny)| [&allow.domains, &deny.domains]);
+    let written: usize = written.flatten().map(|list| list.entries.len()).sum();
+    let in_files = policy.domain_lists().filter_map(|(_, list)| list.contents.as_ref());
+    written + in_files.map(|contents| contents.len()).sum::<usize>()
+}
+
 /// Which zones a view does not share with the global one.
 struct Own {
     allow: bool,

@@ -72,14 +72,22 @@ fn a_list_denies_by_name_and_its_line_is_told() {
     let (ok, message) = check(&world);
     assert!(ok && message.contains("2 names, 1 rejected"), "{message}");
     let zone = world.gateway.tool(&["rpz"]);
-    assert!(zone.must_succeed().contains("\nbad.example.com CNAME . ; /deny/domain_lists/0 line 2\n"), "{}", zone.stdout);
+    assert!(
+        zone.must_succeed().contains("\nbad.example.com CNAME . ; /deny/domain_lists/0 line 2\n"),
+        "{}",
+        zone.stdout
+    );
 }
 
 #[test]
 fn a_list_allows_for_its_host_alone() {
     let mut world = world!();
     serve(&world);
-    write(&world, "good.rpz", "$TTL 60\n@ SOA a. b. 1 2 3 4 5\n*.example.com CNAME rpz-passthru.\nbad.example.com CNAME .\n");
+    write(
+        &world,
+        "good.rpz",
+        "$TTL 60\n@ SOA a. b. 1 2 3 4 5\n*.example.com CNAME rpz-passthru.\nbad.example.com CNAME .\n",
+    );
     world.gateway.enforce(json!({ "version": 1, "hosts": { "a": { "sources": A,
         "allow": { "domain_lists": list(&world, "good.rpz", "rpz") } } } }));
     world.a.reach("good.example.com", 443).must_reach();

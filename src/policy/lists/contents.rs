@@ -1,6 +1,6 @@
 //! What one file says, in a form that is small and quick to ask.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -233,11 +233,12 @@ impl Contents {
 
     /// Adds an address trigger; of equal networks the first one speaks.
     pub(super) fn add_network(&mut self, net: IpNet, line: u32, exception: bool) {
-        if self.networks.contains_key(&net) {
-            self.report.duplicates += 1;
-        } else {
-            self.networks.insert(net, (line, exception));
-            self.report.networks += 1;
+        match self.networks.entry(net) {
+            btree_map::Entry::Occupied(_) => self.report.duplicates += 1,
+            btree_map::Entry::Vacant(free) => {
+                free.insert((line, exception));
+                self.report.networks += 1;
+            }
         }
     }
 

@@ -61,10 +61,8 @@ impl Lines {
 
     /// Hands on each line that has ended, without its line feed and a carriage return before it; `None`: it was too long.
     pub fn feed(&mut self, octets: &[u8], line: &mut impl FnMut(u32, Option<&str>)) -> Result<(), Refused> {
-        if self.read == 0 {
-            if let Some(what) = no_text(octets) {
-                return Err(Refused::NoText(what));
-            }
+        if let (0, Some(what)) = (self.read, no_text(octets)) {
+            return Err(Refused::NoText(what));
         }
         self.read += octets.len() as u64;
         if self.read > self.bounds.bytes {

@@ -78,7 +78,7 @@ impl Table {
     fn start(&self, hash: u32) -> Option<usize> {
         let slots = self.slots.len() as u64;
         // The upper half of the product: the hash as a fraction of the table.
-        (slots > 0).then(|| usize::try_from(u64::from(hash) * slots >> 32).unwrap_or(0))
+        (slots > 0).then(|| usize::try_from((u64::from(hash) * slots) >> 32).unwrap_or(0))
     }
 
     fn after(&self, at: usize) -> usize {
