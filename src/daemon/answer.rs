@@ -15,6 +15,7 @@ use crate::api;
 use crate::core::telemetry::Window;
 use crate::decisions::Log;
 use crate::dns::Counters;
+use crate::plan::rpz;
 use crate::settings::Settings;
 use crate::store::Origin;
 
@@ -73,7 +74,7 @@ pub async fn answer(request: Request, caller: &Caller, office: &Arc<Office>) -> 
         Request::Status {} => Response::done(status::status(office).await),
         Request::Health {} => Response::done(status::health(&status::status(office).await)),
         Request::Firewall {} => firewall(office).await,
-        Request::Rpz { host } => rpz(office, host.as_deref()).await,
+        Request::Rpz { host } => zones(office, host.as_deref()).await,
         Request::Show {} => match office.revisions.lock().await.store().stored_policy() {
             Ok(policy) => Response::done(Stored { policy }),
             Err(error) => Response::failed(error.to_string()),
@@ -180,7 +181,7 @@ async fn firewall(office: &Arc<Office>) -> Response {
     }
 }
 
-async fn rpz(office: &Arc<Office>, host: Option<&str>) -> Response {
+async fn zones(office: &Arc<Office>, host: Option<&str>) -> Response {
     let revisions = office.revisions.lock().await;
     let Some(current) = &revisions.current else {
         let why = "no policy is in force, so there is no zone; import one: clawgress import --policy FILE";
@@ -188,6 +189,12 @@ async fn rpz(office: &Arc<Office>, host: Option<&str>) -> Response {
     };
     let policy = &current.policy;
     let revision = current.meta.revision;
+    let rules = rpz::rules(policy);
+    if rules > rpz::MAX_RULES {
+        let most = rpz::MAX_RULES;
+        let why = format!("the policy has {rules} rules about names, and zones are printed of at most {most}");
+        return Response::because(Refusal::Conflict, why);
+    }
     let only = match host {
         None => None,
         Some(host) => match policy.hosts.keys().find(|name| name.as_str() == host) {
@@ -195,7 +202,7 @@ async fn rpz(office: &Arc<Office>, host: Option<&str>) -> Response {
             None => return Response::failed(format!("the policy has no host {host}; `clawgress show` lists them")),
         },
     };
-    Response::done(Text { text: crate::plan::rpz::render(policy, revision, only) })
+    Response::done(Text { text: rpz::render(policy, revision, only) })
 }
 
 async fn teardown(office: &Arc<Office>) -> Response {

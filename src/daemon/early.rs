@@ -89,15 +89,18 @@ fn last(remains: &Remains, trouble: &mut Vec<String>) -> Option<Candidate> {
         (None, None) => return None,
     };
     let complaint = match policy::parse(text) {
-        Ok(mut policy) => match not_yet_enforced(&policy).into_iter().next() {
-            None => {
-                // Caps are the daemon's business, who has the ledger; without leases nothing is charged for.
-                policy.hosts.values_mut().for_each(|host| host.caps.clear());
-                let message = format!("{what} is in force; until the daemon starts no name is answered");
-                return Some(Candidate { policy, revision, message });
+        // Files with names are the daemon's business too: the table knows no names.
+        Ok(mut policy) => {
+            match not_yet_enforced(&policy).into_iter().find(|mistake| !mistake.path.contains("/domain_lists/")) {
+                None => {
+                    // Caps are the daemon's business, who has the ledger; without leases nothing is charged for.
+                    policy.hosts.values_mut().for_each(|host| host.caps.clear());
+                    let message = format!("{what} is in force; until the daemon starts no name is answered");
+                    return Some(Candidate { policy, revision, message });
+                }
+                missing => missing,
             }
-            missing => missing,
-        },
+        }
         Err(mistakes) => mistakes.into_iter().next(),
     };
     trouble.push(format!("{what} cannot be enforced: {}", complaint.map(|c| c.to_string()).unwrap_or_default()));

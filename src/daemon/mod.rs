@@ -15,6 +15,7 @@ mod explain;
 mod gate;
 mod handle;
 mod held;
+mod lists;
 mod logged;
 mod mending;
 mod packets;

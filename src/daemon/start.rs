@@ -18,7 +18,7 @@ use super::protocol::Response;
 use super::recorder::Recorder;
 use super::revisions::{Author, Revisions, keep_promises};
 use super::telemetry::Telemetry;
-use super::{alive, caps, control, held, timeline, watch, world};
+use super::{alive, caps, control, held, lists, timeline, watch, world};
 use crate::nft::{Kernel, Options};
 use crate::plan::situation::Reports;
 use crate::plan::snapshot::Snapshot;
@@ -127,6 +127,7 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
         tokio::spawn(control::serve(socket, Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(watch::world(handle.clone(), listen, settings, wait(stopped.clone()))),
         tokio::spawn(keep_promises(Arc::clone(&office), wait(stopped.clone()))),
+        tokio::spawn(lists::follow(Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(timeline::keep(handle.clone(), changed, wait(stopped.clone()))),
         tokio::spawn(alive::tell(handle.clone(), wait(stopped))),
     ];

@@ -109,9 +109,11 @@ impl Gateway {
         self.charge_again();
         // What a revision takes back stays taken back: a later one that allows the name again opens no old answer.
         let policy = &self.policy;
-        self.told.retain(|(host, name, ..)| {
+        self.told.retain(|(host, name, address, _)| {
             let host = host.as_deref().map(|word| policy.hosts.keys().find(|name| name.as_str() == word));
-            host != Some(None) && reference::decide_name(policy, host.flatten(), Some(name)).verdict == Verdict::Allow
+            host != Some(None)
+                && reference::decide_name(policy, host.flatten(), Some(name)).verdict == Verdict::Allow
+                && reference::denied_answer(&policy.effective(host.flatten()), *address).is_none()
         });
         self.age();
     }

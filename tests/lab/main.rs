@@ -54,6 +54,7 @@ mod hosts;
 mod icmp;
 mod kill9;
 mod lease;
+mod lists;
 mod log;
 mod log_sums;
 mod monitor;

@@ -54,7 +54,7 @@ complete -c clawgress -n "__fish_clawgress_using_subcommand early" -l config -d 
 complete -c clawgress -n "__fish_clawgress_using_subcommand early" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c clawgress -n "__fish_clawgress_using_subcommand check" -l policy -d 'The policy; - reads standard input [default: the stored policy]' -r
 complete -c clawgress -n "__fish_clawgress_using_subcommand check" -l config -d 'Settings file [default: /run/clawgress/clawgress.toml, else /etc/clawgress/clawgress.toml]' -r -F
-complete -c clawgress -n "__fish_clawgress_using_subcommand check" -l json -d 'Print { valid, errors, warnings, not_enforced }'
+complete -c clawgress -n "__fish_clawgress_using_subcommand check" -l json -d 'Print { valid, errors, warnings, not_enforced, lists }'
 complete -c clawgress -n "__fish_clawgress_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c clawgress -n "__fish_clawgress_using_subcommand plan" -l policy -d 'The policy; - reads standard input' -r
 complete -c clawgress -n "__fish_clawgress_using_subcommand plan" -l hours -d 'Decide the recorded decisions of so many hours again' -r
