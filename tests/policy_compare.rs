@@ -14,9 +14,9 @@ use clawgress::core::compare::{Change, Field, compare};
 use clawgress::policy::decision::{Decision, Verdict};
 use clawgress::policy::model::{Mode, Policy};
 use clawgress::policy::name::{Name, Pattern};
+use clawgress::policy::normalised;
 use clawgress::policy::reference::{self, Flow, Leased, Protocol};
 use clawgress::policy::schedule::Moment;
-use clawgress::policy::normalised;
 use random::Random;
 
 const PAIRS: u64 = 1500;
