@@ -52,6 +52,9 @@
 //! [`decisions`]: the log of what was refused and why. DNS tells of queries ([`core::observe`]), the kernel driver of
 //! packets ([`nft::nflog`]); the daemon puts both into the words of the policy.
 //!
+//! [`core::telemetry`]: who used how much, from the counters of the classes; the daemon's `telemetry` reads them, and
+//! [`store::telemetry`] keeps them for a day.
+//!
 //! `docs/architecture.md` draws the way of a packet and of a query, and says what happens when something dies.
 //! `docs/decisions` tells why things are as they are.
 

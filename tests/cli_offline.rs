@@ -18,17 +18,30 @@ fn version_and_help_go_to_stdout() {
     assert_eq!(program.run(&["--version"]).done().stdout, "clawgress 0.1.0\n");
     let help = program.run(&["--help"]).done().stdout;
     for command in [
-        "run", "early", "check", "plan", "apply", "import", "show", "status", "health", "firewall", "rpz", "explain",
-        "log", "history", "rollback", "confirm", "teardown", "generate",
+        "run",
+        "early",
+        "check",
+        "plan",
+        "apply",
+        "import",
+        "show",
+        "status",
+        "health",
+        "firewall",
+        "rpz",
+        "explain",
+        "telemetry",
+        "stats",
+        "log",
+        "history",
+        "rollback",
+        "confirm",
+        "teardown",
+        "generate",
     ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is in the list");
         let own = program.run(&[command, "--help"]).done().stdout;
         assert!(own.contains("\nExamples:\n  ") && own.contains("--config <FILE>"), "{own}");
-    }
-    // What this version does not do is not offered.
-    for command in ["telemetry", "stats"] {
-        assert!(!help.contains(&format!("\n  {command} ")), "{command} is not in the list");
-        program.run(&[command]).misused("unrecognized subcommand");
     }
 }
 

@@ -9,8 +9,10 @@ use tracing::{info, warn};
 use super::handle::Handle;
 use super::protocol::{Applied, History, Refusal, Request, Response, RolledBack, Stored, Text, TornDown};
 use super::revisions::{Accepted, Author, Rejected, Revisions};
-use super::{explain, logged, planned, status};
+use super::telemetry::Telemetry;
+use super::{explain, logged, planned, status, telemetry};
 use crate::api;
+use crate::core::telemetry::Window;
 use crate::decisions::Log;
 use crate::dns::Counters;
 use crate::settings::Settings;
@@ -36,6 +38,8 @@ pub struct Office {
     pub settings: Settings,
     /// The decisions.
     pub log: Arc<Log>,
+    /// Usage and denials.
+    pub telemetry: Telemetry,
     /// Places for those who follow the log.
     pub followers: Arc<Semaphore>,
     /// Planning takes processor and memory: one at a time does.
@@ -116,6 +120,12 @@ pub async fn answer(request: Request, caller: &Caller, office: &Arc<Office>) -> 
             }),
             Err(error) => Response::failed(error.to_string()),
         },
+        Request::Telemetry(asked) => match asked.view() {
+            Ok(view) => telemetry::report(office, view, asked.window.unwrap_or(Window::USUAL)).await,
+            Err(why) => Response::because(Refusal::Invalid, why),
+        },
+        Request::Stats {} => telemetry::stats(office).await,
+        Request::Metrics {} => telemetry::metrics(office).await,
         Request::Teardown {} => teardown(office).await,
     }
 }

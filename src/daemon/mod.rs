@@ -26,6 +26,7 @@ mod revisions;
 mod start;
 mod status;
 pub mod teardown;
+mod telemetry;
 mod timeline;
 mod told;
 mod watch;

@@ -44,6 +44,7 @@ pub async fn status(office: &Arc<Office>) -> Status {
     checks.extend(book);
     checks.push(dns(office));
     checks.push(super::logged::check(&office.log));
+    checks.push(super::telemetry::check(office).await);
     checks.extend(upstreams(office));
     checks.extend(api(office));
     checks.extend(policy(&revisions, kernel.inherited));

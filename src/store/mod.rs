@@ -7,6 +7,7 @@
 //! state_dir/revisions/000017.json   the last KEPT_REVISIONS revisions, the same form
 //! state_dir/ledger                  the use of caps: a journal, each line with a sum
 //! state_dir/ledger.broken-SECONDS   a journal that was damaged
+//! state_dir/telemetry/…             what was counted in the last day
 //! state_dir/unconfirmed.json        while a revision waits for its confirmation: until when, and what it goes back to
 //! state_dir/interfaces.json         behind which interfaces policed sources live, for the next boot
 //! ```
@@ -28,6 +29,7 @@ pub mod ledger;
 mod look;
 mod revision;
 mod settings;
+pub mod telemetry;
 mod unconfirmed;
 
 use std::fs;

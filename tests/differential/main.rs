@@ -365,7 +365,7 @@ fn compare_answer(gateway: &Gateway, flow: &Flow<'_>, seed: u64) {
 fn names_of_class(table: &Table, mark: u32) -> BTreeSet<Name> {
     let element = table.sets["up"].elements.get(&Key::Mark(mark));
     let comment = element.and_then(|value| value.comment.as_deref());
-    comment.and_then(read_comment).map(|(_, names)| names).unwrap_or_default()
+    comment.and_then(read_comment).map(|said| said.names).unwrap_or_default()
 }
 
 fn seed_of_run() -> u64 {
@@ -473,7 +473,7 @@ fn reference_snapshot_and_simulator_agree_on_random_triples() {
                 let same = gateway.kernel.sets["up"]
                     .elements
                     .get(&Key::Mark(*mark))
-                    .and_then(|value| value.comment.as_deref().and_then(read_comment).map(|(host, _)| host.to_owned()))
+                    .and_then(|value| value.comment.as_deref().and_then(read_comment).map(|said| said.host.to_owned()))
                     .is_some_and(|word| word == host.map_or("*", |name| name.as_str()));
                 let opened: Vec<Leased<'_>> = names
                     .iter()

@@ -69,6 +69,7 @@ mod scope;
 mod services;
 mod spoof;
 mod swap;
+mod telemetry;
 mod vyos;
 mod watchdog;
 mod window;
