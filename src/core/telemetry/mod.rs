@@ -13,6 +13,7 @@ mod metrics;
 mod registry;
 mod report;
 mod ring;
+mod stats;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,8 +23,9 @@ use serde::{Deserialize, Serialize};
 
 pub use metrics::{Gauges, exposition};
 pub use registry::{Baseline, ChainCount, Counted, Element, Registry};
-pub use report::{Agent, CapLine, Denies, Export, Facts, Report, Stats, Traffic, Unseen, View, report, stats, usage};
+pub use report::{Agent, CapLine, Denies, Export, Facts, Report, Traffic, Unseen, View, report, usage};
 pub use ring::{MAX_DENIED, MAX_HOSTS, MAX_REACHED, Ring, Window};
+pub use stats::{Stats, stats};
 
 /// What stands for sources in scope that belong to no host.
 pub const NOBODY: &str = "*";

@@ -1,7 +1,6 @@
 //! What was counted, in the shape that scripts rely on (SPEC section 3), whole or by view.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
@@ -14,8 +13,6 @@ use crate::core::caps::CapUse;
 const REVERSE: &str = "(reverse look-ups)";
 /// The zones of such names.
 const REVERSE_ZONES: [&str; 2] = ["in-addr.arpa", "ip6.arpa"];
-/// Entries of a list in `stats`.
-const TOP: usize = 10;
 
 /// A part of the report, or all of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -283,7 +280,7 @@ fn one_domain(facts: &Facts<'_>, name: &str) -> Option<(Traffic, BTreeMap<String
     (!agents.is_empty()).then_some((all, agents))
 }
 
-fn denies(tally: &Tally) -> Denies {
+pub(super) fn denies(tally: &Tally) -> Denies {
     let mut denies = Denies::default();
     for (reason, count) in &tally.reasons {
         denies.by_reason.insert(reason.to_string(), *count);
@@ -294,62 +291,106 @@ fn denies(tally: &Tally) -> Denies {
     denies
 }
 
-/// `stats --json`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Stats {
-    /// When this was made, RFC 3339.
-    pub generated_at: DateTime<Utc>,
-    /// When the daemon was started, RFC 3339; `dns` counts from then on.
-    pub started_at: DateTime<Utc>,
-    /// The revision in force.
-    pub revision: Option<u64>,
-    /// All agents together in the last 24 hours.
-    pub usage_24h: Counts,
-    /// What was refused in the last 24 hours, by reason.
-    pub denies_24h: BTreeMap<String, u64>,
-    /// What DNS counted since the start.
-    pub dns: BTreeMap<String, u64>,
-    /// What the kernel and this process hold.
-    pub holds: BTreeMap<String, u64>,
-    /// The agents with the most octets in the last 24 hours.
-    pub top_agents: BTreeMap<String, Counts>,
-    /// The domains with the most octets.
-    pub top_domains: BTreeMap<String, Counts>,
-    /// The domains refused most often.
-    pub top_denied: BTreeMap<String, u64>,
-}
-
-/// Makes the statistics of a tally; what else belongs to them is for the caller to add.
-pub fn stats(tally: &Tally, started_at: DateTime<Utc>, now: DateTime<Utc>, revision: Option<u64>) -> Stats {
-    let mut domains: BTreeMap<Arc<str>, Counts> = BTreeMap::new();
-    for ((_, domain), counts) in &tally.domains {
-        domains.entry(Arc::clone(domain)).or_default().add(counts);
-    }
-    let Denies { by_reason, by_domain } = denies(tally);
-    let octets = |counts: &Counts| counts.bytes_up.saturating_add(counts.bytes_down);
-    let agents = tally.hosts.iter().map(|(host, counts)| (host.to_string(), *counts));
-    let domains = domains.into_iter().filter(|(_, counts)| counts.is_reached());
-    let domains = domains.map(|(domain, counts)| (domain.to_string(), counts));
-    Stats {
-        generated_at: now,
-        started_at,
-        revision,
-        usage_24h: usage(tally),
-        denies_24h: by_reason,
-        dns: BTreeMap::new(),
-        holds: BTreeMap::new(),
-        top_agents: top(agents, octets),
-        top_domains: top(domains, octets),
-        top_denied: top(by_domain.into_iter(), |count| *count),
-    }
-}
-
-fn top<T>(entries: impl Iterator<Item = (String, T)>, size: impl Fn(&T) -> u64) -> BTreeMap<String, T> {
-    let mut all: Vec<(String, T)> = entries.filter(|(_, value)| size(value) > 0).collect();
-    all.sort_by_key(|(_, value)| std::cmp::Reverse(size(value)));
-    all.truncate(TOP);
-    all.into_iter().collect()
-}
-
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    fn tally() -> Tally {
+        let mut tally = Tally::default();
+        let sent = Counts { bytes_up: 1000, bytes_down: 5000, packets_up: 10, packets_down: 4, ..Counts::default() };
+        let asked = Counts { queries: 1, allows: 1, ..Counts::default() };
+        let refused = Counts { queries: 1, denies: 1, ..Counts::default() };
+        tally.count(&"a".into(), Some(&"api.example.com".into()), &sent);
+        tally.count(&"a".into(), Some(&"api.example.com".into()), &asked);
+        tally.count(&"*".into(), Some(&"pastebin.com".into()), &refused);
+        tally.count(&"a".into(), Some(&"10.10.168.192.in-addr.arpa".into()), &refused);
+        tally.reasons.insert("not-allowlisted".into(), 2);
+        tally.reasons.insert("no-lease".into(), 7);
+        tally
+    }
+
+    fn made(view: &View) -> Result<Report, Unseen> {
+        let hosts =
+            BTreeMap::from([("a".to_owned(), vec!["192.168.10.10/32".to_owned()]), ("b".to_owned(), Vec::new())]);
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let cap = CapUse {
+            host: "a".into(),
+            domain: "api.example.com".into(),
+            bytes: 1_048_576,
+            period: "hour".into(),
+            used: 1000,
+            remaining: 1_047_576,
+            resets_at: now,
+        };
+        let tally = tally();
+        let facts = Facts {
+            window: Window::Hour,
+            since: now,
+            now,
+            revision: Some(7),
+            tally: &tally,
+            hosts: &hosts,
+            caps: &[cap],
+            label: &|name| (name == "api.example.com").then(|| "llm-provider".into()),
+            trouble: Vec::new(),
+        };
+        report(&facts, view)
+    }
+
+    #[test]
+    fn the_report_is_the_object_of_the_contract() {
+        let value = serde_json::to_value(made(&View::All).unwrap()).unwrap();
+        let api = serde_json::json!({ "bytes_up": 1000, "bytes_down": 5000, "packets_up": 10, "packets_down": 4,
+            "queries": 1, "allows": 1, "denies": 0, "label": "llm-provider" });
+        let zero = serde_json::json!({ "bytes_up": 0, "bytes_down": 0, "packets_up": 0, "packets_down": 0, "queries": 0,
+            "allows": 0, "denies": 0, "domains": {}, "caps": {} });
+        assert_eq!(
+            value,
+            serde_json::json!({ "window": "1h", "since": "2027-01-15T08:00:00Z", "generated_at": "2027-01-15T08:00:00Z",
+                "revision": 7,
+                "usage": { "bytes_up": 1000, "bytes_down": 5000, "packets_up": 10, "packets_down": 4, "queries": 3,
+                           "allows": 1, "denies": 9 },
+                "agents": {
+                    "a": { "bytes_up": 1000, "bytes_down": 5000, "packets_up": 10, "packets_down": 4, "queries": 2,
+                           "allows": 1, "denies": 1, "domains": { "api.example.com": api },
+                           "caps": { "api.example.com": { "bytes": 1_048_576, "period": "hour", "used": 1000,
+                                     "remaining": 1_047_576, "resets_at": "2027-01-15T08:00:00Z" } } },
+                    "*": { "bytes_up": 0, "bytes_down": 0, "packets_up": 0, "packets_down": 0, "queries": 1,
+                           "allows": 0, "denies": 1, "domains": {}, "caps": {} },
+                    "b": zero },
+                "domains": { "api.example.com": api },
+                "denies": { "by_reason": { "not-allowlisted": 2, "no-lease": 7 },
+                            "by_domain": { "pastebin.com": 1, "10.10.168.192.in-addr.arpa": 1 } } })
+        );
+        let back: Report = serde_json::from_value(value).unwrap();
+        assert_eq!(back, made(&View::All).unwrap());
+    }
+
+    #[test]
+    fn views_are_parts() {
+        let agent = made(&View::Agent("a".into())).unwrap();
+        assert!(agent.usage.is_none() && agent.domains.is_none() && agent.agents.unwrap().len() == 1);
+        let domain = made(&View::Domain("api.example.com".into())).unwrap();
+        assert_eq!(domain.domains.unwrap()["api.example.com"].counts.bytes_up, 1000);
+        assert_eq!(domain.agents.unwrap().into_keys().collect::<Vec<_>>(), ["a"]);
+        assert!(made(&View::Domain("pastebin.com".into())).is_ok(), "tried is seen");
+        let unseen = made(&View::Agent("nobody".into())).unwrap_err().to_string();
+        assert_eq!(unseen, "nothing was seen of an agent named nobody in the last 1h");
+        made(&View::Domain("elsewhere.example".into())).unwrap_err();
+        let denies = made(&View::Denies).unwrap();
+        assert!(denies.agents.is_none() && denies.denies.is_some());
+    }
+
+    #[test]
+    fn an_export_hides_addresses_unless_told_otherwise() {
+        let told = serde_json::to_string(&made(&View::Export { redact: true }).unwrap()).unwrap();
+        assert!(
+            !told.contains("192") && !told.contains("in-addr.arpa") && told.contains("\"redacted\":true"),
+            "{told}"
+        );
+        assert!(told.contains("pastebin.com") && told.contains("\"(reverse look-ups)\":1"), "{told}");
+        let whole = made(&View::Export { redact: false }).unwrap();
+        assert_eq!(whole.export.unwrap().sources["a"], ["192.168.10.10/32"]);
+        assert_eq!(whole.denies.unwrap().by_domain["10.10.168.192.in-addr.arpa"], 1);
+    }
+}

@@ -3,8 +3,9 @@
 //!
 //! The answer's envelope is that of the REST calls (SPEC section 5). `data` is by command: [`Status`], [`Health`],
 //! [`Text`] (firewall, rpz), [`Stored`] (show), [`Applied`] (apply, import, store), [`RolledBack`], [`Confirmed`],
-//! [`Explanation`](crate::core::explain::Explanation) (explain), [`Logged`] (log), [`plan::Plan`], [`History`], [`TornDown`],
-//! [`Report`](crate::core::telemetry::Report) (telemetry), [`Stats`](crate::core::telemetry::Stats), [`Text`] (metrics).
+//! [`Explanation`](crate::core::explain::Explanation) (explain), [`Logged`] (log), [`plan::Plan`], [`History`],
+//! [`TornDown`], [`Report`](crate::core::telemetry::Report) (telemetry), [`Stats`](crate::core::telemetry::Stats),
+//! [`Text`] (metrics).
 
 mod data;
 pub mod plan;

@@ -21,8 +21,8 @@ const PERIOD: Duration = Duration::from_secs(5);
 const SHARE: u32 = 20;
 /// How long before the end of an element it is read, milliseconds: the kernel tells nobody what it had counted.
 const BEFORE_END: u64 = 25;
-/// A reading that is younger is good enough for whoever asks.
-const YOUNG: Duration = Duration::from_millis(100);
+/// Who asks gets a reading of this moment, unless the last one is younger than so many times what a reading takes.
+const YOUNG: u32 = 4;
 
 /// The books and the ways to the kernel and the disk.
 pub(super) struct Clerk {
@@ -40,6 +40,7 @@ pub(super) struct Clerk {
     /// Since the start of the process, without domains.
     totals: Tally,
     read_at: Option<Instant>,
+    took: Duration,
     /// When to read next.
     pub next: Instant,
     /// What is wrong with the numbers.
@@ -94,6 +95,7 @@ impl Clerk {
             whole: true,
             totals: Tally::default(),
             read_at: None,
+            took: Duration::ZERO,
             next: Instant::now(),
             unread: None,
             unkept,
@@ -172,7 +174,7 @@ impl Clerk {
         self.notes.drain(&mut tally);
         self.book(tally);
         self.write();
-        self.read_at = Some(start);
+        (self.read_at, self.took) = (Some(Instant::now()), start.elapsed());
     }
 
     /// Gives in how many milliseconds to come again, because elements end then.
@@ -246,7 +248,7 @@ impl Clerk {
     }
 
     fn freshen(&mut self) {
-        if self.read_at.is_none_or(|at| at.elapsed() > YOUNG) {
+        if self.read_at.is_none_or(|at| at.elapsed() > self.took * YOUNG) {
             self.read();
         }
     }

@@ -34,6 +34,8 @@ pub struct Telemetry {
     /// Where others note what happens.
     pub notes: Arc<Notes>,
     started_at: DateTime<Utc>,
+    /// The last metrics, and when they were made.
+    exposed: Mutex<Option<(Instant, String)>>,
     stop: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -52,7 +54,14 @@ impl Telemetry {
         let work = move || work(&own, &ears, &told);
         let thread = std::thread::Builder::new().name("telemetry".into()).spawn(work);
         let thread = thread.context("cannot start the telemetry's thread")?;
-        Ok(Self { clerk, notes, started_at: Utc::now(), stop, thread: Mutex::new(Some(thread)) })
+        Ok(Self {
+            clerk,
+            notes,
+            started_at: Utc::now(),
+            exposed: Mutex::default(),
+            stop,
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     /// Ends it: what was counted until now is on the disk.

@@ -1,8 +1,9 @@
 //! What the books say, with what else belongs to it: the policy's hosts and labels, caps, DNS.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::super::answer::Office;
 use super::super::protocol::{Check, Refusal, Response, StateWord, Text};
@@ -11,6 +12,8 @@ use super::Telemetry;
 use crate::core::telemetry::{self as core, Facts, Gauges, Tally, View, Window};
 use crate::policy::Policy;
 
+/// For so long metrics are told again as they were: nobody needs a key to ask for them.
+const FRESH: Duration = Duration::from_secs(1);
 /// Why there is no answer where the clerk's thread has died.
 const FAULT: &str = "the counters could not be read: a fault in clawgress, please report it";
 
@@ -66,6 +69,12 @@ pub async fn stats(office: &Arc<Office>) -> Response {
 
 /// `GET /metrics`
 pub async fn metrics(office: &Arc<Office>) -> Response {
+    let exposed = || office.telemetry.exposed.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((at, text)) = &*exposed()
+        && at.elapsed() < FRESH
+    {
+        return Response::done(Text { text: text.clone() });
+    }
     let tally: Tally = match ask(office, |telemetry| telemetry.clerk().totals()).await {
         Ok(tally) => tally,
         Err(response) => return response,
@@ -89,7 +98,9 @@ pub async fn metrics(office: &Arc<Office>) -> Response {
         dns: dns(office),
         holds,
     };
-    Response::done(Text { text: core::exposition(&tally, &gauges) })
+    let text = core::exposition(&tally, &gauges);
+    *exposed() = Some((Instant::now(), text.clone()));
+    Response::done(Text { text })
 }
 
 /// What `health` says about it.

@@ -295,17 +295,19 @@ fn metrics_answer_without_a_key_where_the_settings_say_so() {
 fn telemetry_is_what_the_tool_prints() {
     let mut world = world!();
     serve(&mut world, &only(SITE));
-    world.a.tcp(SITE, 443).must_reach();
+    // One packet each way, and none after it.
+    world.a.udp(SITE, 443).must_reach();
     for path in ["/clawgress/telemetry", "/api/clawgress/telemetry"] {
         let answer = post(&world, path, READ, json!({}));
         let data = answer.done();
         let told = world.gateway.tool(&["telemetry", "--json"]).json();
-        assert_eq!((&data["window"], &data["agents"], &data["usage"]), (&json!("1h"), &told["agents"], &told["usage"]));
-        assert!(data["usage"]["bytes_up"].as_u64().expect("a number") > 100, "{data}");
+        assert_eq!((&data["window"], &data["revision"]), (&json!("1h"), &told["revision"]));
+        assert_eq!(data["agents"], told["agents"], "no packet comes any more");
+        assert!(data["usage"]["bytes_up"].as_u64() > Some(50), "{data}");
     }
     let one = post(&world, "/clawgress/telemetry", READ, json!({ "view": "agent", "target": "*", "window": "5m" }));
     assert_eq!((&one.done()["window"], one.done()["agents"].as_object().expect("one").len()), (&json!("5m"), 1));
     post(&world, "/clawgress/telemetry", READ, json!({ "view": "agent", "target": "nobody" })).refused(404);
     post(&world, "/clawgress/telemetry", READ, json!({ "window": "2h" })).refused(400);
-    assert!(post(&world, "/clawgress/stats", READ, json!({})).done()["usage_24h"]["bytes_up"].as_u64() > Some(100));
+    assert!(post(&world, "/clawgress/stats", READ, json!({})).done()["usage_24h"]["bytes_up"].as_u64() > Some(50));
 }
