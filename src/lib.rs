@@ -45,7 +45,8 @@
 //! names as response-policy zones.
 //!
 //! [`core`]: classes, the numbers that live flows carry ([`core::classes`]); leases; the three transitions of the state:
-//! a revision, a lease, a repair. [`core::explain`] answers "why?".
+//! a revision, a lease, a repair. [`core::caps`] counts and grants what exfil caps allow, [`core::metering`] says which
+//! flows are charged. [`core::explain`] answers "why?".
 //!
 //! [`decisions`]: the log of what was refused and why. DNS tells of queries ([`core::observe`]), the kernel driver of
 //! packets ([`nft::nflog`]); the daemon puts both into the words of the policy.
