@@ -116,8 +116,8 @@ fn build() -> Option<Vec<Way>> {
     for (name, classes, limits) in [
         ("clawgress, 10 classes", (2, 5), Limits::None),
         ("clawgress, 10 000 classes", (100, 100), Limits::None),
-        ("the same, every class capped", (100, 100), Limits::Caps),
-        ("the same, with rate limits", (100, 100), Limits::Rates),
+        ("1000 classes, every one capped", (10, 100), Limits::Caps),
+        ("1000 classes, with rate limits", (10, 100), Limits::Rates),
     ] {
         let mut way = lab(name, classes)?;
         way.clawgress = true;

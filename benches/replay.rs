@@ -19,7 +19,7 @@ use clawgress::plan::snapshot::Snapshot;
 use clawgress::policy::decision::Reason;
 use clawgress::policy::model::Policy;
 use clawgress::policy::parse;
-use measure::{Table, bar, median, quick, spread, timed};
+use measure::{Table, bar, first_in_line, median, quick, spread, timed};
 
 /// Records, and the files that they are in (as many as the log cuts its room into, and two).
 const RECORDS: u32 = 10_000_000;
@@ -38,7 +38,7 @@ fn policy(shift: u32) -> Policy {
             "sources": [format!("10.1.{}.{}/32", host / 250, host % 250 + 1)],
             "allow": { "domains": names, "ips": ["93.184.0.0/16"], "ports": [443] },
         });
-        if host % 2 == 0 {
+        if host.is_multiple_of(2) {
             block["time_window"] = json!({ "start": "06:00", "end": format!("{}:00", 12 + host % 12) });
         }
         (format!("agent-{host}"), block)
@@ -58,7 +58,7 @@ fn record(nth: u32, start: DateTime<Utc>) -> Record {
     let mix = nth.wrapping_mul(0x9e37_79b9) >> 8;
     let host = mix % HOSTS;
     let time = start + TimeDelta::milliseconds(i64::from(nth) * 86_400_000 / i64::from(RECORDS / FILES));
-    let dns = mix % 3 != 0;
+    let dns = !mix.is_multiple_of(3);
     let (action, reason) = match mix % 5 {
         0 | 1 => (Action::Allow, Reason::Allowed),
         2 | 3 => (Action::Block, Reason::NotAllowlisted),
@@ -70,7 +70,7 @@ fn record(nth: u32, start: DateTime<Utc>) -> Record {
     record.id = u64::from(nth);
     record.host = Some(format!("agent-{host}").into());
     record.source = Some(IpAddr::from([10, 1, (host / 250) as u8, (host % 250 + 1) as u8]));
-    let name = if nth % 20 == 0 {
+    let name = if nth.is_multiple_of(20) {
         format!("x{nth}.example.org")
     } else {
         format!("n{}.example.com", mix / 7 % 100 + host * 50)
@@ -104,6 +104,7 @@ fn main() {
     let bytes = std::fs::metadata(&first).expect("a file").len() * u64::from(FILES);
     let (old, new) = (policy(0), policy(5));
     let (before, after) = (snapshot(&old, 7), snapshot(&new, 8));
+    first_in_line();
     let mut seconds = Vec::new();
     let mut found = (0, 0);
     for _ in 0..if quick() { 1 } else { 5 } {

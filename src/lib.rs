@@ -46,10 +46,15 @@
 //!
 //! [`core`]: classes, the numbers that live flows carry ([`core::classes`]); leases; the three transitions of the state:
 //! a revision, a lease, a repair. [`core::caps`] counts and grants what exfil caps allow, [`core::metering`] says which
-//! flows are charged. [`core::explain`] answers "why?".
+//! flows are charged. [`core::explain`] answers "why?". A plan is made of [`core::compare`] (what
+//! differs between two policies), [`core::forecast`] (what a revision does to live flows) and [`core::replay`] (what was
+//! decided, decided again).
 //!
 //! [`decisions`]: the log of what was refused and why. DNS tells of queries ([`core::observe`]), the kernel driver of
 //! packets ([`nft::nflog`]); the daemon puts both into the words of the policy.
+//!
+//! [`core::telemetry`]: who used how much, from the counters of the classes; the daemon's `telemetry` reads them, and
+//! [`store::telemetry`] keeps them for a day.
 //!
 //! `docs/architecture.md` draws the way of a packet and of a query, and says what happens when something dies.
 //! `docs/decisions` tells why things are as they are.

@@ -26,11 +26,13 @@ fn at(zone: Tz, text: &str) -> Moment {
 struct Run {
     caps: Caps,
     passed: u64,
+    /// When it was looked at last.
+    now: DateTime<Utc>,
 }
 
 impl Run {
     fn new(policy: &Policy, moment: &Moment) -> Self {
-        let mut run = Self { caps: Caps::new(1), passed: 0 };
+        let mut run = Self { caps: Caps::new(1), passed: 0, now: moment.utc };
         run.follow(policy, moment);
         run
     }
@@ -41,11 +43,12 @@ impl Run {
 
     fn read(&mut self) {
         if let Some(id) = self.caps.ids().first() {
-            self.caps.read([(*id, Reading { passed: self.passed, ..Reading::default() })]);
+            self.caps.read([(*id, Reading { passed: self.passed, ..Reading::default() })], self.now);
         }
     }
 
     fn follow(&mut self, policy: &Policy, moment: &Moment) {
+        self.now = moment.utc;
         self.read();
         self.caps = self.caps.follow(policy, moment).0;
     }
@@ -56,6 +59,7 @@ impl Run {
     }
 
     fn turn(&mut self, moment: &Moment) {
+        self.now = moment.utc;
         self.read();
         let due = self.caps.due(moment.utc);
         let _ = self.caps.turn(&due, moment);

@@ -265,3 +265,109 @@ fn colours_are_for_terminals_whose_owners_want_them() {
     assert!(!on_a_terminal(&[("NO_COLOR", "1")]));
     assert!(!on_a_terminal(&[("TERM", "dumb")]));
 }
+
+fn a_plan() -> Value {
+    let change = |effect: &str, change: &str, host: Value, field: &str, item: &str, after: Value| {
+        json!({ "effect": effect, "change": change, "host": host, "field": field, "item": item, "before": null,
+            "after": after, "path": null })
+    };
+    let place = |domain: &str, decisions: u64| {
+        json!({ "domain": domain, "address": null, "port": null, "protocol": "udp", "reason": "not-allowlisted",
+            "decisions": decisions })
+    };
+    let flow = |at: Value, port: u16| {
+        json!({ "at": at, "host": "agent-1", "source": "192.168.10.10", "domains": ["a.example.com"],
+            "address": "2606:4700::34", "port": port, "protocol": "tcp", "reason": "window-closed" })
+    };
+    json!({
+        "revision": 7, "sha256": "0123456789abcdef".repeat(4), "same": false,
+        "changes": { "count": 4, "widen": 2, "narrow": 2, "listed": [
+            change("widens", "added", json!("agent-1"), "allow.domains", "b.example.com", Value::Null),
+            change("widens", "removed", Value::Null, "deny.ips", "45.60.0.0/16", Value::Null),
+            change("narrows", "added", Value::Null, "hosts", "agent-2", json!("192.168.10.11/32")),
+            change("narrows", "added", json!("agent-1"), "exfil.domains", "*.example.com", json!("9 bytes per day")),
+        ] },
+        "flows": { "live": 12, "cut": 1, "later": 1, "by_reason": { "window-closed": 1 },
+            "listed": [flow(Value::Null, 443), flow(json!("2026-11-20T18:00:00Z"), 80)] },
+        "leases": { "ended": 200, "listed": [{ "host": null, "domain": "a.example.com", "address": "45.60.1.1" }] },
+        "replay": { "since": "2026-11-19T09:00:00Z", "recorded": "block", "records": 9, "decisions": 40, "unclear": 2,
+            "damaged": 0, "breaks": { "decisions": 0, "hosts": 0, "listed": [] },
+            "opens": { "decisions": 14, "hosts": 1, "listed": [{ "host": "agent-1", "decisions": 14, "places": 3,
+                "listed": [place("b.example.com", 12), place("c.example.com", 1)] }] } },
+        "warnings": [], "trouble": ["no luck"],
+    })
+}
+
+#[test]
+fn a_plan_is_short_for_people_and_whole_for_scripts() {
+    let program = Program::new();
+    let text = "{ \"version\": 1 }\n";
+    let (asked, ran) = with_answer(&program, &["plan", "--policy", "-"], text, &done(a_plan()));
+    assert_eq!(asked, json!({ "command": "plan", "policy": text, "hours": 24 }));
+    let expected = "\
+standard input against revision 7: 4 changes, 2 open more, 2 open less
+
+opens more:
+  +  agent-1  allow.domains  b.example.com
+  -  all      deny.ips       45.60.0.0/16
+
+opens less:
+  +  agent-2  hosts  192.168.10.11/32
+
+limits:
+  +  agent-1  exfil.domains  *.example.com: 9 bytes per day
+
+cuts 1 of 12 live flows at once (1 window-closed):
+  agent-1  192.168.10.10  tcp [2606:4700::34]:443  a.example.com  window-closed
+
+windows cut one live flow later:
+  agent-1  192.168.10.10  tcp [2606:4700::34]:80  a.example.com  window-closed  at 2026-11-20T18:00:00Z
+
+ends 200 leases:
+  -  a.example.com  45.60.1.1
+  … and 199 more; --json lists more
+
+the 40 decisions recorded since 2026-11-19T09:00:00Z (9 records):
+  14 would open
+    agent-1: 14
+      12  dns b.example.com  not-allowlisted
+      1   dns c.example.com  not-allowlisted
+      … and one further place
+  what would break is not known: what passes is not recorded (log.decisions = \"all\" does)
+  2 of them do not tell enough to be decided again
+";
+    assert_eq!(ran.code, Some(0));
+    assert_eq!(ran.stdout, expected);
+    assert_eq!(ran.stderr, "warning: no luck\n");
+    let arguments = ["plan", "--policy", "-", "--hours", "168", "--json"];
+    let (asked, ran) = with_answer(&program, &arguments, text, &done(a_plan()));
+    assert_eq!(asked["hours"], 168);
+    assert_eq!(ran.done().json(), a_plan());
+    for wrong in ["0", "9000", "x"] {
+        program.run(&["plan", "--policy", "-", "--hours", wrong]).misused("--hours");
+    }
+}
+
+#[test]
+fn a_plan_that_changes_nothing_says_so() {
+    let program = Program::new();
+    let told = |fields: Value| {
+        let mut plan = a_plan();
+        plan["changes"] = json!({ "count": 0, "widen": 0, "narrow": 0, "listed": [] });
+        plan["flows"] = json!({ "live": 3, "cut": 0, "later": 0, "by_reason": {}, "listed": [] });
+        plan["leases"] = json!({ "ended": 0, "listed": [] });
+        (plan["replay"], plan["trouble"]) = (Value::Null, json!([]));
+        plan.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        with_answer(&program, &["plan", "--policy", "-"], "{}", &done(plan)).1.done().stdout
+    };
+    assert_eq!(
+        told(json!({ "same": true })),
+        "standard input is the policy in force (revision 7)\n\nno live flow is cut, of 3\n"
+    );
+    assert_eq!(told(json!({ "flows": null })), "standard input says the same as revision 7, in other words\n");
+    assert_eq!(
+        told(json!({ "revision": null })),
+        "no policy is in force, so everything passes; with standard input everything in its scope is refused but what it \
+         allows\n"
+    );
+}

@@ -18,18 +18,32 @@ fn version_and_help_go_to_stdout() {
     assert_eq!(program.run(&["--version"]).done().stdout, "clawgress 0.1.0\n");
     let help = program.run(&["--help"]).done().stdout;
     for command in [
-        "run", "early", "check", "apply", "import", "show", "status", "health", "firewall", "rpz", "explain", "log",
-        "history", "rollback", "confirm", "teardown", "generate",
+        "run",
+        "early",
+        "check",
+        "plan",
+        "apply",
+        "import",
+        "show",
+        "status",
+        "health",
+        "firewall",
+        "rpz",
+        "explain",
+        "telemetry",
+        "stats",
+        "log",
+        "history",
+        "rollback",
+        "confirm",
+        "teardown",
+        "generate",
     ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is in the list");
         let own = program.run(&[command, "--help"]).done().stdout;
         assert!(own.contains("\nExamples:\n  ") && own.contains("--config <FILE>"), "{own}");
     }
-    // What this version does not do is not offered.
-    for command in ["telemetry", "stats", "plan"] {
-        assert!(!help.contains(&format!("\n  {command} ")), "{command} is not in the list");
-        program.run(&[command]).misused("unrecognized subcommand");
-    }
+    program.run(&["telemetrie"]).misused("unrecognized subcommand");
 }
 
 #[test]
@@ -84,6 +98,7 @@ fn check_tells_every_mistake() {
             ],
             "warnings": [],
             "not_enforced": [],
+            "lists": [],
         })
     );
 }
@@ -218,7 +233,8 @@ fn who_needs_the_daemon_says_so_in_one_line() {
          `clawgress run`\n",
         socket.display()
     );
-    let commands: [&[&str]; 11] = [
+    let commands: [&[&str]; 12] = [
+        &["plan", "--policy", &policy],
         &["status"],
         &["status", "--json"],
         &["health"],
@@ -297,4 +313,48 @@ fn who_writes_the_packet_filter_needs_root() {
         }
         run(call, b"").refused(&format!("error: `clawgress {command}` needs root: it "));
     }
+}
+
+#[test]
+fn check_reads_the_lists_in_files() {
+    let program = Program::new();
+    let ads = program.write("ads.txt", "0.0.0.0 a.example b.example\nnonsense\n");
+    let zone =
+        program.write("bad.rpz", "x.example CNAME .\ny.example.rpz-nsdname CNAME .\n8.0.0.0.10.rpz-ip CNAME .\n");
+    let list = |name: &str, file: &str, format: &str| json!([{ "name": name, "file": file, "format": format }]);
+    let policy = json!({ "version": 1, "allow": { "domain_lists": list("ads", &ads, "hosts") },
+        "deny": { "domain_lists": list("bad", &zone, "rpz") } });
+    let policy = program.write("lists.json", policy.to_string());
+    let ran = program.run(&["check", "--policy", &policy, "--json"]);
+    let told = ran.done().json();
+    let lists = told["lists"].as_array().unwrap();
+    let numbers = |list: &serde_json::Value| {
+        ["names", "networks", "not_enforced", "rejected"].map(|field| list[field].as_u64().unwrap())
+    };
+    assert_eq!(lists.iter().map(numbers).collect::<Vec<_>>(), [[2, 0, 0, 1], [1, 1, 1, 0]], "{told}");
+    assert_eq!((&lists[0]["path"], &lists[1]["file"]), (&json!("/allow/domain_lists/0"), &json!(zone)));
+    assert_eq!(told["not_enforced"], json!([]));
+    let words: Vec<&str> =
+        told["warnings"].as_array().unwrap().iter().map(|w| w["message"].as_str().unwrap()).collect();
+    assert!(words[0].starts_with(&format!("{ads} line 2: ")), "{words:?}");
+    assert!(words[1].starts_with(&format!("{zone} line 2: 1 rpz-nsdname triggers (not enforced")), "{words:?}");
+    assert!(words.iter().all(|words| !words.contains("nonsense")), "no line of a file is repeated: {words:?}");
+
+    let ran = program.run(&["check", "--policy", &policy]);
+    assert_eq!(ran.code, Some(0));
+    assert!(
+        ran.stdout.contains("/deny/domain_lists/0: bad (") && ran.stdout.contains("1 names, 1 networks"),
+        "{}",
+        ran.stdout
+    );
+    let ran = program.run(&["explain", "--policy", &policy, "--source", "192.168.10.10", "--domain", "b.example"]);
+    assert!(ran.done().stdout.contains(&format!("has \"b.example\" in line 1 of {ads}")));
+    let ran = program.run(&["explain", "--policy", &policy, "--source", "192.168.10.10", "--ip", "10.1.2.3"]);
+    assert_eq!(ran.code, Some(0));
+
+    std::fs::remove_file(&zone).unwrap();
+    let ran = program.run(&["check", "--policy", &policy]);
+    let ran = ran.refused(&format!("error: {policy} is not a valid policy: one mistake"));
+    assert!(ran.stderr.contains("/deny/domain_lists/0/file: cannot read"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("there is no such file"), "{}", ran.stderr);
 }

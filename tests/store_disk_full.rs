@@ -56,6 +56,7 @@ fn policies_and_revisions(disk: &Path) {
             origin: Origin::Cli,
             applied_at: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
             key_id: None,
+            lists: Vec::new(),
         },
         policy,
     };

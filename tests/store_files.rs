@@ -35,6 +35,7 @@ fn revision(number: u64) -> Revision {
         origin: Origin::Import,
         applied_at: DateTime::from_timestamp(1_800_000_000 + i64::try_from(number).unwrap(), 0).unwrap(),
         key_id: None,
+        lists: Vec::new(),
     };
     Revision { meta, policy: format!("{{\n  \"version\": 1,\n  \"x\": \"ü {number}\"\n}}\n") }
 }

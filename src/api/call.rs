@@ -18,8 +18,14 @@ use super::brake::Brake;
 use super::fields::Fields;
 use super::keys::{Holder, Keys};
 use super::routes::{PREFIXES, ROUTES, Route};
-use crate::daemon::protocol::{Refusal, Response};
+use crate::daemon::protocol::{Refusal, Request, Response, Text};
 use crate::settings::Role;
+
+/// Where the metrics are, and in which form (Prometheus' exposition format).
+pub(super) const METRICS: &str = "/metrics";
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Who asks for them, in place of a key's id.
+const SCRAPER: &str = "metrics";
 
 /// What the calls of one listener share.
 pub(super) struct Desk {
@@ -47,7 +53,7 @@ impl Refused {
 }
 
 /// The router of every call, under both prefixes, for one connection's peer.
-pub(super) fn router(desk: &Arc<Desk>) -> Router {
+pub(super) fn router(desk: &Arc<Desk>, metrics: bool) -> Router {
     let mut router = Router::new();
     for route in ROUTES {
         for prefix in PREFIXES {
@@ -57,6 +63,10 @@ pub(super) fn router(desk: &Arc<Desk>) -> Router {
             };
             router = router.route(&format!("{prefix}/{}", route.name), post(handler));
         }
+    }
+    if metrics {
+        let desk = Arc::clone(desk);
+        router = router.route(METRICS, get(move || async move { exposition(&desk).await }));
     }
     router
         .route("/openapi.json", get(openapi))
@@ -74,6 +84,19 @@ async fn openapi() -> HttpResponse {
     static TEXT: std::sync::OnceLock<String> = std::sync::OnceLock::new();
     let text = TEXT.get_or_init(|| super::document().to_string());
     http(StatusCode::OK, text.clone(), None)
+}
+
+/// Counters for a machine that asks often and has no key: nothing in them says what the policy allows.
+async fn exposition(desk: &Desk) -> HttpResponse {
+    let response = (desk.ask)(Request::Metrics {}, SCRAPER.to_owned()).await;
+    match response.data::<Text>() {
+        Ok(Text { text: counters }) if response.success => {
+            let mut answer = http(StatusCode::OK, counters, None);
+            answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(EXPOSITION));
+            answer
+        }
+        _ => http(StatusCode::INTERNAL_SERVER_ERROR, text(&response), None),
+    }
 }
 
 async fn turn_away(request: HttpRequest, refused: Refused) -> HttpResponse {

@@ -51,7 +51,7 @@ pub async fn serve(mut settings: watch::Receiver<Api>, ask: Ask, state: Arc<Stat
         let mut listener = None;
         loop {
             let wanted = settings.borrow_and_update().clone();
-            if wanted.keys.is_empty() {
+            if wanted.keys.is_empty() && !wanted.metrics {
                 listener = None;
                 state.is_off();
                 if settings.changed().await.is_err() {
@@ -127,7 +127,7 @@ async fn open(settings: &Api, listener: Option<TcpListener>, house: &House) -> R
         warn!("REST API: keys travel in the clear on {listen}; set api.tls, or listen on 127.0.0.1 behind a proxy");
     }
     let (brake, room, ask) = (Arc::clone(&house.brake), house.room.clone(), Arc::clone(&house.ask));
-    Ok(Door { listener, tls, router: router(&Arc::new(Desk { keys, brake, room, ask })) })
+    Ok(Door { listener, tls, router: router(&Arc::new(Desk { keys, brake, room, ask }), settings.metrics) })
 }
 
 fn unbound(listen: SocketAddr, error: &std::io::Error) -> String {

@@ -42,12 +42,12 @@ pub struct State {
 }
 
 impl State {
-    /// Whether it is as it should be, and a sentence; `None`: there is no key, so there is no API.
+    /// Whether it is as it should be, and a sentence; `None`: nobody has a key or asks for metrics, so there is no API.
     pub fn told(&self) -> Option<Result<String, String>> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Nobody has a key.
+    /// Nobody has a key, and nobody asks for metrics.
     fn is_off(&self) {
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }

@@ -29,6 +29,13 @@ pub fn document() -> Value {
     let get = json!({ "operationId": "openapi", "summary": "This document.", "security": [],
                       "responses": { "200": own } });
     paths.insert("/openapi.json".to_owned(), json!({ "get": get }));
+    let text = json!({ "text/plain": { "schema": { "type": "string" } } });
+    let told = json!({ "description": "Prometheus' text format.", "content": text });
+    let missing = json!({ "description": "`api.metrics` is not set.", "content": content(&json!({ "$ref": format!("#{SCHEMAS}/Refusal") })) });
+    let about = "Counters for Prometheus, without a key; only if the settings say so.";
+    let get = json!({ "operationId": "metrics", "summary": about, "security": [],
+                      "responses": { "200": told, "404": missing } });
+    paths.insert(super::call::METRICS.to_owned(), json!({ "get": get }));
 
     let refused = json!({ "allOf": [generator.subschema_for::<Diagnostic>()] });
     let mut schemas = policy_schemas();
@@ -193,7 +200,7 @@ mod tests {
     fn every_call_is_there_under_both_prefixes() {
         let document = document();
         let paths = document["paths"].as_object().unwrap();
-        assert_eq!(paths.len(), 2 * ROUTES.len() + 1);
+        assert_eq!(paths.len(), 2 * ROUTES.len() + 2);
         for route in ROUTES {
             let [one, other] = PREFIXES.map(|prefix| &paths[&format!("{prefix}/{}", route.name)]["post"]);
             assert_eq!(one["requestBody"], other["requestBody"]);

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use clap::{ArgGroup, Args, ValueEnum};
 
 use super::apply::{refused, understood};
-use super::input::{Source, refuse};
+use super::input::{Source, refuse, with_lists};
 use super::{Context, Outcome};
 use crate::core::explain::{self, Explanation, Known};
 use crate::daemon::protocol::{self, Request};
@@ -85,18 +85,18 @@ pub(super) fn explain(arguments: &Arguments, context: &mut Context) -> anyhow::R
         at: arguments.at,
     };
     let (data, explanation) = match &arguments.policy {
-        Some(source) => match source.parse()? {
+        Some(source) => match source.parse()?.and_then(|parsed| with_lists(parsed.policy)) {
             Err(errors) => return Ok(refuse(&source.name(), &errors)),
-            Ok(parsed) => {
-                let missing = not_yet_enforced(&parsed.policy);
+            Ok(policy) => {
+                let missing = not_yet_enforced(&policy);
                 if !missing.is_empty() {
                     let head = "not enforced by this version, so the answer leaves it out:";
                     super::output::remark_all(head, &missing);
                 }
                 let at = arguments.at.unwrap_or_else(Utc::now);
-                let moment = Moment::of(&parsed.policy, at, crate::store::system_zone());
+                let moment = Moment::of(&policy, at, crate::store::system_zone());
                 let question = question.question(moment).map_err(anyhow::Error::msg)?;
-                let explanation = explain::explain(&parsed.policy, &question, Known::default())?;
+                let explanation = explain::explain(&policy, &question, Known::default())?;
                 (serde_json::to_value(&explanation)?, explanation)
             }
         },

@@ -8,8 +8,8 @@ use std::str::FromStr;
 use super::Outcome;
 use super::output::{complain, count, remark_all};
 use crate::policy::json::MAX_DOCUMENT;
-use crate::policy::{Diagnostic, Parsed, parse};
-use crate::store::words;
+use crate::policy::{Diagnostic, Parsed, Policy, parse};
+use crate::store::{read_lists, words};
 
 /// Where a policy is read from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +64,11 @@ impl Source {
             }
         }
     }
+}
+
+/// The policy with what its files say, or every file that cannot be read.
+pub(super) fn with_lists(policy: Policy) -> Result<Policy, Vec<Diagnostic>> {
+    read_lists(&policy).map(|contents| policy.with_contents(&contents))
 }
 
 /// The stored policy of the settings, as a source.

@@ -17,6 +17,7 @@ mod revisions;
 mod run;
 mod state;
 mod teardown;
+mod telemetry;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -61,6 +62,8 @@ enum Command {
     Firewall(state::Firewall),
     Rpz(state::Rpz),
     Explain(explain::Arguments),
+    Telemetry(telemetry::Arguments),
+    Stats(telemetry::Stats),
     Log(log::Arguments),
     History(revisions::History),
     Rollback(revisions::Rollback),
@@ -155,6 +158,8 @@ fn dispatch(command: Command, context: &mut Context) -> anyhow::Result<Outcome> 
         Command::Firewall(arguments) => state::firewall(&arguments, context),
         Command::Rpz(arguments) => state::rpz(&arguments, context),
         Command::Explain(arguments) => explain::explain(&arguments, context),
+        Command::Telemetry(arguments) => telemetry::telemetry(&arguments, context),
+        Command::Stats(arguments) => telemetry::stats(&arguments, context),
         Command::Log(arguments) => log::log(&arguments, context),
         Command::History(arguments) => revisions::history(&arguments, context),
         Command::Rollback(arguments) => revisions::rollback(&arguments, context),

@@ -15,7 +15,7 @@ Examples:
 
 /// Print the revisions, newest first
 ///
-/// The last fifty are kept. Origins: cli (apply), import, api (with the id of the key), boot, rollback.
+/// The last fifty are kept. Origins: cli (apply), import, api (with the id of the key), boot, rollback, list (a file changed).
 #[derive(Debug, Args)]
 #[command(after_help = HISTORY_EXAMPLES)]
 pub(super) struct History {

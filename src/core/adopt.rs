@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta};
 
 use super::caps::Caps;
-use super::classes::{self, Class, Way};
-use super::doors::{Door, Now, Scribe};
+use super::classes::{self, Class, Said, Way};
+use super::doors::{Door, MAPS, Now, Scribe};
 use super::egress::Egress;
 use super::state::{Lease, State, World, lease_value};
 use crate::plan::ids::HostId;
@@ -27,8 +27,8 @@ impl State {
         let mut table = self.fixed.clone();
         let scribe = Scribe { classes: &self.classes, host: &|id| self.host_name(id), utc };
         for (id, door) in self.doors.iter().filter(|(_, door)| door.until.is_none_or(|until| until > utc)) {
-            for (map, (key, value)) in [names::UP, names::DOWN].into_iter().zip(scribe.elements(*id, door)) {
-                if let Some(set) = table.sets.get_mut(map) {
+            for (map, element) in MAPS.into_iter().zip(scribe.elements(*id, door)) {
+                if let (Some(set), Some((key, value))) = (table.sets.get_mut(map), element) {
                     set.elements.insert(key, value);
                 }
             }
@@ -128,7 +128,9 @@ impl State {
             state.classes.insert_number(*id);
             let until = value.timeout_ms.map(|left| utc + TimeDelta::milliseconds(i64::try_from(left).unwrap_or(0)));
             let Some(down) = elements(names::DOWN).and_then(|down| down.get(key)) else { continue };
-            let Some((host, set)) = value.comment.as_deref().and_then(classes::read_comment) else { continue };
+            let Some(Said { host, names: set, .. }) = value.comment.as_deref().and_then(classes::read_comment) else {
+                continue;
+            };
             let host =
                 if host == "*" { Some(HostId::NOBODY) } else { state.hosts.get(&HostName(host.into())).copied() };
             let Some(host) = host else { continue };
@@ -177,11 +179,19 @@ impl State {
                 set.elements.clear();
             }
         }
-        for name in [names::UP, names::DOWN] {
+        for (place, name) in MAPS.into_iter().enumerate() {
+            let has = |door: &Door| door.verdicts()[place].is_some();
             if let Some(set) = state.fixed.sets.get_mut(name) {
                 // What is not taken over stays in the picture, so that the next revision removes it.
                 let doors = &state.doors;
-                set.elements.retain(|key, _| !matches!(key, Key::Mark(id) if doors.contains_key(id)));
+                let known = |key: &Key| matches!(key, Key::Mark(id) if doors.get(id).is_some_and(has));
+                set.elements.retain(|key, _| !known(key));
+            }
+            // An element is missing, as in a table of an earlier version: the next revision puts the door anew.
+            for (id, door) in state.doors.iter_mut().filter(|(_, door)| has(door)) {
+                if elements(name).and_then(|all| all.get(&Key::Mark(*id))).is_none() {
+                    door.until = Some(DateTime::UNIX_EPOCH);
+                }
             }
         }
         state.judged = last.map_or_else(|| held.clone(), |(policy, world)| state.rebuild(policy, world));

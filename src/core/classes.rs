@@ -258,24 +258,56 @@ pub fn element(id: u32, class: &Class, verdict: Verdict, host: Option<&HostName>
     (Key::Mark(id), value)
 }
 
-/// `agent-1 api.openai.com,cdn.example`: for people who list the table, and for a daemon that starts again.
+/// In the place of names of which not all found room.
+const CUT: &str = "+";
+/// In the place of names: somebody outside opens the flows.
+const FROM_OUTSIDE: &str = "<";
+/// In the place of names: nothing is enforced on the host.
+const MONITORED: &str = "!";
+
+/// `agent-1 api.openai.com,cdn.example`: for people who list the table, for telemetry, and for a daemon that starts again.
 fn comment(class: &Class, host: Option<&HostName>) -> Arc<str> {
     let mut text = String::from(host.map_or("*", HostName::as_str));
     text.push(' ');
+    match class.way {
+        Way::Inbound => text.push_str(FROM_OUTSIDE),
+        Way::Monitored => text.push_str(MONITORED),
+        Way::Named | Way::Nets => {}
+    }
     for (index, name) in class.names.iter().enumerate() {
-        if text.len() + name.as_str().len() + 1 > MAX_COMMENT {
-            break;
-        }
         if index > 0 {
             text.push(',');
+        }
+        if text.len() + name.as_str().len() + CUT.len() + 1 > MAX_COMMENT {
+            text.push_str(CUT);
+            break;
         }
         text.push_str(name.as_str());
     }
     Arc::from(text)
 }
 
-/// Reads [`comment`] back: host word and names.
-pub fn read_comment(text: &str) -> Option<(&str, BTreeSet<Name>)> {
+/// What the comment of a class's element says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said<'t> {
+    /// The word for the host.
+    pub host: &'t str,
+    /// The names.
+    pub names: BTreeSet<Name>,
+    /// Not all names found room.
+    pub cut: bool,
+    /// Somebody outside opens the flows.
+    pub inbound: bool,
+    /// Nothing is enforced on the host.
+    pub monitored: bool,
+}
+
+/// Reads the comment of a class's element.
+pub fn read_comment(text: &str) -> Option<Said<'_>> {
     let (host, list) = text.split_once(' ')?;
-    Some((host, list.split(',').filter(|name| !name.is_empty()).map(Name::from_normal).collect()))
+    let words = || list.split(',').filter(|word| !word.is_empty());
+    let names = words().filter(|word| ![CUT, FROM_OUTSIDE, MONITORED].contains(word)).map(Name::from_normal).collect();
+    let is_there = |mark| words().any(|word| word == mark);
+    let (inbound, monitored) = (is_there(FROM_OUTSIDE), is_there(MONITORED));
+    Some(Said { host, names, cut: is_there(CUT), inbound, monitored })
 }

@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::classes::{self, Class, Classes, Way};
 use super::egress::Egress;
 use crate::plan::ids::HostId;
-use crate::plan::ir::{Ident, Key, Value};
+use crate::plan::ir::{Data, Ident, Key, Value, Verdict};
 use crate::plan::meter::Meter;
 use crate::plan::ops::Op;
 use crate::plan::snapshot::{Openness, Snapshot};
@@ -117,50 +117,85 @@ pub struct Scribe<'a> {
 }
 
 impl Scribe<'_> {
-    /// The elements of `up` and `down` that are a door. Only what the agent sends is measured.
-    pub fn elements(&self, id: u32, door: &Door) -> [(Key, Value); 2] {
-        let unmeasured = Meter { recheck: door.meter.recheck, ..Meter::default() };
-        let (up, down) = match door.way {
-            Way::Named | Way::Nets | Way::Monitored => (&door.meter, &unmeasured),
-            Way::Inbound => (&unmeasured, &door.meter),
-        };
+    /// The elements of each of [`MAPS`] that are a door; `None`: it has none there.
+    pub fn elements(&self, id: u32, door: &Door) -> [Option<(Key, Value)>; MAPS.len()] {
         let host = (self.host)(door.host);
-        [up, down].map(|meter| {
+        door.verdicts().map(|verdict| {
             let (key, mut value) = match self.classes.get(id) {
-                Some(class) => classes::element(id, class, meter.verdict(), host),
-                None => classes::element(id, &net_class(door.host, door.way), meter.verdict(), host),
+                Some(class) => classes::element(id, class, verdict?, host),
+                None => classes::element(id, &net_class(door.host, door.way), verdict?, host),
             };
             let left = |until: DateTime<Utc>| u64::try_from((until - self.utc).num_milliseconds()).unwrap_or(0).max(1);
             value.timeout_ms = door.until.map(left);
-            (key, value)
+            Some((key, value))
         })
+    }
+}
+
+/// The maps in which doors have elements. The first two open; the others count what passed behind what the first two
+/// lead to.
+pub const MAPS: [&str; 4] = [names::UP, names::DOWN, names::SENT_UP, names::SENT_DOWN];
+
+impl Door {
+    /// What stands in each of [`MAPS`]. Only what the agent sends is measured.
+    pub fn verdicts(&self) -> [Option<Verdict>; MAPS.len()] {
+        let unmeasured = Meter { recheck: self.meter.recheck, ..Meter::default() };
+        let (up, down) = match self.way {
+            Way::Named | Way::Nets | Way::Monitored => (&self.meter, &unmeasured),
+            Way::Inbound => (&unmeasured, &self.meter),
+        };
+        let sent = |verdict: &Verdict| (self.is_counted_behind(verdict)).then_some(Verdict::Accept);
+        let (up, down) = (up.verdict(), down.verdict());
+        let behind = [sent(&up), sent(&down)];
+        let [sent_up, sent_down] = behind;
+        [Some(up), Some(down), sent_up, sent_down]
+    }
+
+    /// Packets are accepted elsewhere: behind limits, or where they would have been refused.
+    fn is_counted_behind(&self, verdict: &Verdict) -> bool {
+        *verdict != Verdict::Accept || self.way == Way::Monitored
     }
 }
 
 /// The operations between two states of the doors: what opens or changes, and what shuts.
 pub fn difference(old: &Doors, new: &Doors, scribe: &Scribe<'_>) -> (Vec<Op>, Vec<Op>) {
-    let mut replaced = Vec::new();
-    let mut come: [Vec<(Key, Value)>; 2] = [Vec::new(), Vec::new()];
+    let (mut switch, mut remove) = (Vec::new(), Vec::new());
+    let mut replaced: [Vec<Key>; MAPS.len()] = Default::default();
+    let mut come: [Vec<(Key, Value)>; MAPS.len()] = Default::default();
+    let mut gone: [Vec<Key>; MAPS.len()] = Default::default();
     for (id, door) in new.iter().filter(|(id, door)| old.get(id) != Some(door)) {
-        if old.contains_key(id) {
-            replaced.push(Key::Mark(*id));
-        }
-        for (come, element) in come.iter_mut().zip(scribe.elements(*id, door)) {
-            come.push(element);
+        let before = old.get(id);
+        let had = before.map(Door::verdicts).unwrap_or_default();
+        let stays = before.is_some_and(|before| before.until == door.until);
+        for (place, element) in scribe.elements(*id, door).into_iter().enumerate() {
+            match (element, &had[place]) {
+                // What is as it was goes on counting.
+                (Some((_, value)), Some(had)) if stays && value.data == Data::Verdict(had.clone()) => {}
+                (Some(element), had) => {
+                    replaced[place].extend(had.as_ref().map(|_| Key::Mark(*id)));
+                    come[place].push(element);
+                }
+                (None, Some(_)) => gone[place].push(Key::Mark(*id)),
+                (None, None) => {}
+            }
         }
     }
-    let gone: Vec<Key> = old.keys().filter(|id| !new.contains_key(id)).map(|id| Key::Mark(*id)).collect();
-    let (mut switch, mut remove) = (Vec::new(), Vec::new());
-    for (map, come) in [names::UP, names::DOWN].into_iter().zip(come) {
+    for (id, door) in old.iter().filter(|(id, _)| !new.contains_key(id)) {
+        for (gone, _) in gone.iter_mut().zip(door.verdicts()).filter(|(_, had)| had.is_some()) {
+            gone.push(Key::Mark(*id));
+        }
+    }
+    for (place, map) in MAPS.into_iter().enumerate() {
         let map: Ident = map.into();
-        if !replaced.is_empty() {
-            switch.push(Op::DelElements(map.clone(), replaced.clone()));
+        let take = |keys: &mut Vec<Key>| std::mem::take(keys);
+        if !replaced[place].is_empty() {
+            switch.push(Op::DelElements(map.clone(), take(&mut replaced[place])));
         }
-        if !come.is_empty() {
-            switch.push(Op::AddElements(map.clone(), come));
+        if !come[place].is_empty() {
+            switch.push(Op::AddElements(map.clone(), std::mem::take(&mut come[place])));
         }
-        if !gone.is_empty() {
-            remove.push(Op::DelElements(map, gone.clone()));
+        if !gone[place].is_empty() {
+            remove.push(Op::DelElements(map, take(&mut gone[place])));
         }
     }
     (switch, remove)

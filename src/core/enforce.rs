@@ -124,12 +124,13 @@ impl State {
             }
         }
         let mut cut = 0;
+        let barred = self.barred(&snapshot);
         for (id, class) in self.classes.iter() {
             if class.way != Way::Named {
                 if judged_anew.contains(&class.host) {
                     classes.remove(id);
                 }
-            } else if !survives(class, &snapshot) {
+            } else if barred.contains(&id) || !survives(class, &snapshot) {
                 cut += 1;
                 classes.remove(id);
             } else if changes.guards.contains(&class.host) && !class.recheck {
@@ -188,6 +189,14 @@ impl State {
         self.recount();
     }
 
+    /// The classes of leases at addresses that no answer may hold any more. Their flows are cut, also those to other
+    /// addresses of the class: where these stay leased, such a flow finds its new class with the next packet.
+    fn barred(&self, snapshot: &Snapshot) -> BTreeSet<u32> {
+        let leases = self.leases.iter();
+        let barred = leases.filter(|((host, address), _)| snapshot.denied_answer(*host, *address).is_some());
+        barred.map(|(_, lease)| lease.class).collect()
+    }
+
     /// Leases of which some names are not allowed any more: they go on under the other names, or end.
     #[allow(clippy::type_complexity)]
     fn keep_leases(
@@ -204,7 +213,9 @@ impl State {
         for (key, lease) in &self.leases {
             let (host, address) = *key;
             // An answer that leads over a denied name would not be given now: what it opened goes with its flows.
-            let refused = self.classes.get(lease.class).is_some_and(|class| over_denied(class, snapshot));
+            let class = self.classes.get(lease.class);
+            let refused = class.is_some_and(|class| over_denied(class, snapshot))
+                || snapshot.denied_answer(host, address).is_some();
             let kept: BTreeMap<_, _> = lease
                 .names
                 .iter()
@@ -217,11 +228,12 @@ impl State {
             let until = kept.values().copied().max().unwrap_or(0);
             let set: BTreeSet<Name> = kept.keys().cloned().collect();
             let caps = &charged.caps(host, address) | &egress.caps_of(host, &set);
+            let links: Vec<Name> = class.map(|class| class.links.iter().cloned().collect()).unwrap_or_default();
             let class = if until > now { classes.of(Class::new(host, Way::Named, set, caps)) } else { None };
             let put = &mut puts[usize::from(!address.is_ipv4())];
             let element = Key::MarkAddress(u32::from(host.0), address);
             if let Some((id, _)) = class {
-                classes.extend(id, until, &[]);
+                classes.extend(id, until, &links);
                 put.push((element, lease_value(id, until, now)));
                 changed.push((*key, Some(Lease { names: kept, class: id, until })));
             } else {

@@ -16,5 +16,6 @@ mod metering;
 pub mod observe;
 pub mod replay;
 pub mod state;
+pub mod telemetry;
 
 pub use enforce::Pending;

@@ -9,10 +9,13 @@ use tracing::{info, warn};
 use super::handle::Handle;
 use super::protocol::{Applied, History, Refusal, Request, Response, RolledBack, Stored, Text, TornDown};
 use super::revisions::{Accepted, Author, Rejected, Revisions};
-use super::{explain, logged, planned, status};
+use super::telemetry::Telemetry;
+use super::{explain, logged, planned, status, telemetry};
 use crate::api;
+use crate::core::telemetry::Window;
 use crate::decisions::Log;
 use crate::dns::Counters;
+use crate::plan::rpz;
 use crate::settings::Settings;
 use crate::store::Origin;
 
@@ -36,6 +39,8 @@ pub struct Office {
     pub settings: Settings,
     /// The decisions.
     pub log: Arc<Log>,
+    /// Usage and denials.
+    pub telemetry: Telemetry,
     /// Places for those who follow the log.
     pub followers: Arc<Semaphore>,
     /// Planning takes processor and memory: one at a time does.
@@ -69,7 +74,7 @@ pub async fn answer(request: Request, caller: &Caller, office: &Arc<Office>) -> 
         Request::Status {} => Response::done(status::status(office).await),
         Request::Health {} => Response::done(status::health(&status::status(office).await)),
         Request::Firewall {} => firewall(office).await,
-        Request::Rpz { host } => rpz(office, host.as_deref()).await,
+        Request::Rpz { host } => zones(office, host.as_deref()).await,
         Request::Show {} => match office.revisions.lock().await.store().stored_policy() {
             Ok(policy) => Response::done(Stored { policy }),
             Err(error) => Response::failed(error.to_string()),
@@ -116,6 +121,12 @@ pub async fn answer(request: Request, caller: &Caller, office: &Arc<Office>) -> 
             }),
             Err(error) => Response::failed(error.to_string()),
         },
+        Request::Telemetry(asked) => match asked.view() {
+            Ok(view) => telemetry::report(office, view, asked.window.unwrap_or(Window::USUAL)).await,
+            Err(why) => Response::because(Refusal::Invalid, why),
+        },
+        Request::Stats {} => telemetry::stats(office).await,
+        Request::Metrics {} => telemetry::metrics(office).await,
         Request::Teardown {} => teardown(office).await,
     }
 }
@@ -170,7 +181,7 @@ async fn firewall(office: &Arc<Office>) -> Response {
     }
 }
 
-async fn rpz(office: &Arc<Office>, host: Option<&str>) -> Response {
+async fn zones(office: &Arc<Office>, host: Option<&str>) -> Response {
     let revisions = office.revisions.lock().await;
     let Some(current) = &revisions.current else {
         let why = "no policy is in force, so there is no zone; import one: clawgress import --policy FILE";
@@ -178,6 +189,12 @@ async fn rpz(office: &Arc<Office>, host: Option<&str>) -> Response {
     };
     let policy = &current.policy;
     let revision = current.meta.revision;
+    let rules = rpz::rules(policy);
+    if rules > rpz::MAX_RULES {
+        let most = rpz::MAX_RULES;
+        let why = format!("the policy has {rules} rules about names, and zones are printed of at most {most}");
+        return Response::because(Refusal::Conflict, why);
+    }
     let only = match host {
         None => None,
         Some(host) => match policy.hosts.keys().find(|name| name.as_str() == host) {
@@ -185,7 +202,7 @@ async fn rpz(office: &Arc<Office>, host: Option<&str>) -> Response {
             None => return Response::failed(format!("the policy has no host {host}; `clawgress show` lists them")),
         },
     };
-    Response::done(Text { text: crate::plan::rpz::render(policy, revision, only) })
+    Response::done(Text { text: rpz::render(policy, revision, only) })
 }
 
 async fn teardown(office: &Arc<Office>) -> Response {

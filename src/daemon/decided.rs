@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 
 use super::gate::Gate;
 use super::handle::Handle;
+use super::telemetry::Notes;
 use super::told::Told;
 use crate::core::lease::HostId;
 use crate::core::observe::{Answered, Observer};
@@ -39,6 +40,7 @@ pub struct Decided {
     runtime: tokio::runtime::Handle,
     sender: Sender,
     told: Arc<Mutex<Told>>,
+    notes: Arc<Notes>,
 }
 
 /// A flow as seen from the agent.
@@ -75,8 +77,8 @@ pub fn cause(place: usize, mode: Mode) -> Cause {
 
 impl Decided {
     /// Must be made inside the runtime.
-    pub fn new(judge: Arc<ArcSwapOption<Snapshot>>, gate: Handle, sender: Sender) -> Self {
-        Self { judge, gate, runtime: tokio::runtime::Handle::current(), sender, told: Arc::default() }
+    pub fn new(judge: Arc<ArcSwapOption<Snapshot>>, gate: Handle, sender: Sender, notes: Arc<Notes>) -> Self {
+        Self { judge, gate, runtime: tokio::runtime::Handle::current(), sender, told: Arc::default(), notes }
     }
 
     /// The way to the log.
@@ -99,6 +101,10 @@ impl Decided {
         let spoofed = chain.is_some_and(|place| REFUSALS[place].chain == SPOOFED);
         // A host is not to blame for what somebody sends in its name.
         let host = if spoofed { None } else { snapshot.host_name(id).cloned() };
+        if chain.is_some() && !spoofed {
+            let name = self.told_earlier(host.as_ref(), way);
+            self.notes.refused(host.as_ref(), way.peer, name.as_ref().map(Name::as_str));
+        }
         let protocol = copied.headers.protocol;
         let key = Key {
             who: host.map_or(Who::Source(way.agent), Who::Host),
@@ -203,6 +209,7 @@ impl Observer for Decided {
             // The policy is not about it, so nobody writes it down.
             (Verdict::OutOfScope, _) => return,
         };
+        self.notes.query(host.as_ref(), query.name, action, reason);
         self.sender.query(action, reason, || {
             let cause = Cause { layer: Layer::Dns, action, reason, counter: 0 };
             let domain: Arc<str> = query.name.into();
@@ -286,7 +293,7 @@ fn limited(policy: &Policy, way: Way, chain: &str, caps: &[Pattern]) -> Option<D
 }
 
 /// The label of the entry that is closest to the name.
-fn label(policy: &Policy, name: &Name) -> Option<Arc<str>> {
+pub(super) fn label(policy: &Policy, name: &Name) -> Option<Arc<str>> {
     let fitting = policy.labels.iter().filter(|(pattern, _)| pattern.matches(name));
     fitting.max_by_key(|(pattern, _)| pattern.closeness()).map(|(_, label)| label.as_str().into())
 }

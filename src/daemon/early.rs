@@ -67,13 +67,13 @@ pub fn before_the_daemon(settings: &Settings) -> anyhow::Result<Early> {
     }
     let mut trouble: Vec<String> = remains.damage.iter().map(ToString::to_string).collect();
     if let Some(candidate) = last(&remains, &mut trouble) {
-        match enforce(&mut kernel, &candidate) {
+        match enforce(&mut kernel, settings, &candidate) {
             Ok(()) => return Ok(Early { trouble, ..Early::only(&candidate.message) }),
             Err(error) => trouble.push(error.to_string()),
         }
     }
     let closed = closed(&remains)?;
-    enforce(&mut kernel, &closed)?;
+    enforce(&mut kernel, settings, &closed)?;
     Ok(Early { trouble, ..Early::only(&closed.message) })
 }
 
@@ -89,15 +89,18 @@ fn last(remains: &Remains, trouble: &mut Vec<String>) -> Option<Candidate> {
         (None, None) => return None,
     };
     let complaint = match policy::parse(text) {
-        Ok(mut policy) => match not_yet_enforced(&policy).into_iter().next() {
-            None => {
-                // Caps are the daemon's business, who has the ledger; without leases nothing is charged for.
-                policy.hosts.values_mut().for_each(|host| host.caps.clear());
-                let message = format!("{what} is in force; until the daemon starts no name is answered");
-                return Some(Candidate { policy, revision, message });
+        // Files with names are the daemon's business too: the table knows no names.
+        Ok(mut policy) => {
+            match not_yet_enforced(&policy).into_iter().find(|mistake| !mistake.path.contains("/domain_lists/")) {
+                None => {
+                    // Caps are the daemon's business, who has the ledger; without leases nothing is charged for.
+                    policy.hosts.values_mut().for_each(|host| host.caps.clear());
+                    let message = format!("{what} is in force; until the daemon starts no name is answered");
+                    return Some(Candidate { policy, revision, message });
+                }
+                missing => missing,
             }
-            missing => missing,
-        },
+        }
         Err(mistakes) => mistakes.into_iter().next(),
     };
     trouble.push(format!("{what} cannot be enforced: {}", complaint.map(|c| c.to_string()).unwrap_or_default()));
@@ -119,21 +122,26 @@ fn closed(remains: &Remains) -> anyhow::Result<Candidate> {
     Ok(Candidate { policy, revision: 1, message })
 }
 
-fn enforce(kernel: &mut Kernel, candidate: &Candidate) -> Result<(), KernelError> {
+fn enforce(kernel: &mut Kernel, settings: &Settings, candidate: &Candidate) -> Result<(), KernelError> {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let state = State::new(Classes::first_of_table(seconds));
     let now = Now { ms: 0, utc: Utc::now() };
-    let pending = state.enforce(&candidate.policy, &machine(&candidate.policy), candidate.revision, now);
+    let machine = machine(settings, &candidate.policy);
+    let pending = state.enforce(&candidate.policy, &machine, candidate.revision, now);
     kernel.commit(&pending.delta.into_ops())
 }
 
 /// What can be said of the machine before it has a network.
-fn machine(policy: &Policy) -> World {
+fn machine(settings: &Settings, policy: &Policy) -> World {
+    let mut guarded = super::world::guarded(policy);
+    if policy.scope.interfaces.is_none() {
+        guarded.extend(store::read_guarded(&settings.state_dir));
+    }
     World {
         dns4: DnsDoor::Redirect(NOWHERE),
         dns6: DnsDoor::Redirect(NOWHERE),
         dns_ports: BTreeSet::new(),
-        guarded: super::world::guarded(policy),
+        guarded,
         // Another table that switches tracking off may come after this one.
         keep_tracking: true,
         // Nobody takes the copies, and not every kernel can make them.

@@ -11,7 +11,7 @@ use super::answer::Office;
 use super::gate::Gate;
 use super::protocol::plan::{Changes, Flow, Flows, Lease, Leases, Plan, Replay};
 use super::protocol::{PLAN_HOURS, Response};
-use super::revisions::{Read, Rejected, read};
+use super::revisions::{Read, Rejected};
 use super::{replayed, world};
 use crate::core::compare::{Change, compare};
 use crate::core::doors::Now;
@@ -39,7 +39,8 @@ struct Current {
 
 /// Plans.
 pub async fn answer(office: &Arc<Office>, text: &str, hours: Option<u32>) -> Response {
-    let new = match read(text) {
+    let read = office.revisions.lock().await.examine(text);
+    let new = match read {
         Ok(new) => new,
         Err(Rejected { refusal, message, errors }) => {
             return Response { refusal, ..Response::refused(message, errors) };

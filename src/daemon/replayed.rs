@@ -13,7 +13,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::protocol::plan::{Differing, OfHost, Place};
-use crate::core::replay::{Answer, Outcome, Replay, Seen, Target};
+use crate::core::replay::{self, Answer, Outcome, Replay, Seen};
 use crate::decisions::{self, Action, Layer, Line, Record};
 use crate::plan::ir::proto;
 use crate::policy::decision::Reason;
@@ -61,12 +61,15 @@ pub fn replay(dir: &Path, since: DateTime<Utc>, replay: Replay<'_>) -> Replayed 
     tally.finish()
 }
 
+/// The name, address, port and protocol of a record.
+type Target = (Option<Arc<str>>, Option<IpAddr>, Option<u16>, Option<Arc<str>>);
+
 /// Where an agent went.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Where {
     host: Option<Arc<str>>,
     /// `None`: one of too many.
-    place: Option<(Option<Arc<str>>, Option<IpAddr>, Option<u16>, Option<Arc<str>>)>,
+    place: Option<Target>,
 }
 
 /// A kind of records.
@@ -207,9 +210,9 @@ fn seen(record: &Record) -> Option<Seen<'_>> {
         Layer::Dns => {
             // Without a name it stands for several queries, or for one of a name that no policy can write.
             record.domain.as_ref()?;
-            Target::Query(record.address)
+            replay::Target::Query(record.address)
         }
-        Layer::Packet | Layer::Name => Target::Flow(record.address?, protocol(record)?),
+        Layer::Packet | Layer::Name => replay::Target::Flow(record.address?, protocol(record)?),
     };
     Some(Seen {
         source: record.source?,

@@ -17,7 +17,8 @@ use super::gate::Gate;
 use super::protocol::Response;
 use super::recorder::Recorder;
 use super::revisions::{Author, Revisions, keep_promises};
-use super::{alive, caps, control, held, timeline, watch, world};
+use super::telemetry::Telemetry;
+use super::{alive, caps, control, held, lists, timeline, watch, world};
 use crate::nft::{Kernel, Options};
 use crate::plan::situation::Reports;
 use crate::plan::snapshot::Snapshot;
@@ -81,7 +82,10 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
     let judge = gate.judge();
     let changed = gate.changed();
     let (handle, thread) = gate.spawn().context("cannot start the gate's thread")?;
-    let decided = Decided::new(Arc::clone(&judge), handle.clone(), recorder.sender.clone());
+    // Before the first change, so that what it ends is counted.
+    let telemetry = Telemetry::start(&settings.state_dir)?;
+    let notes = Arc::clone(&telemetry.notes);
+    let decided = Decided::new(Arc::clone(&judge), handle.clone(), recorder.sender.clone(), notes);
     let bound = bound.observed_by(Arc::new(decided.clone()));
     let log = Arc::clone(&recorder.log);
     let recorder = recorder.listen(decided).context("cannot start the thread that listens to refused packets")?;
@@ -112,6 +116,7 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
         api_settings: channel::Sender::new(settings.api.clone()),
         settings: settings.clone(),
         log,
+        telemetry,
         followers: Arc::new(Semaphore::new(control::FOLLOWERS)),
         planning: Mutex::default(),
         stopped: stopped.clone(),
@@ -120,8 +125,9 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
         tokio::spawn(rest(Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(bound.serve(judge, Arc::new(handle.clone()), wait(stopped.clone()))),
         tokio::spawn(control::serve(socket, Arc::clone(&office), wait(stopped.clone()))),
-        tokio::spawn(watch::world(handle.clone(), listen, settings.dns.redirect, wait(stopped.clone()))),
+        tokio::spawn(watch::world(handle.clone(), listen, settings, wait(stopped.clone()))),
         tokio::spawn(keep_promises(Arc::clone(&office), wait(stopped.clone()))),
+        tokio::spawn(lists::follow(Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(timeline::keep(handle.clone(), changed, wait(stopped.clone()))),
         tokio::spawn(alive::tell(handle.clone(), wait(stopped))),
     ];
@@ -138,7 +144,12 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
         let _ = task.await;
     }
     // The gate is asked for names to the end.
-    let _ = tokio::task::spawn_blocking(move || recorder.stop()).await;
+    let last = Arc::clone(&office);
+    let _ = tokio::task::spawn_blocking(move || {
+        recorder.stop();
+        last.telemetry.stop();
+    })
+    .await;
     handle.stop();
     let _ = thread.join();
     info!("stopped; the kernel goes on enforcing (clawgress teardown opens the gateway)");

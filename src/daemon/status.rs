@@ -14,9 +14,9 @@ use super::{caps, held};
 use crate::nft::{Kernel as Writer, KernelError};
 use crate::plan::situation::DnsDoor;
 use crate::plan::table::names;
-use crate::policy::Policy;
 use crate::policy::model::{Located, Mode};
 use crate::policy::schedule::Moment;
+use crate::policy::{Policy, document_digest};
 use crate::store::Origin;
 
 pub(super) fn check(name: &str, ok: bool, message: impl Into<String>) -> Check {
@@ -44,11 +44,13 @@ pub async fn status(office: &Arc<Office>) -> Status {
     checks.extend(book);
     checks.push(dns(office));
     checks.push(super::logged::check(&office.log));
+    checks.push(super::telemetry::check(office).await);
     checks.extend(upstreams(office));
     checks.extend(api(office));
     checks.extend(policy(&revisions, kernel.inherited));
     checks.extend(mode(&revisions));
     checks.extend(windows(&revisions));
+    checks.extend(super::lists::checks(&revisions));
     checks.extend(revisions.waits().map(|sentence| check("confirm", true, sentence)));
     let (drift, stored) = stored(&revisions);
     checks.extend(stored);
@@ -257,7 +259,7 @@ fn stored(revisions: &Revisions) -> (bool, Option<Check>) {
     let Some(current) = &revisions.current else { return (false, None) };
     let (ok, message) = match revisions.store().stored_policy() {
         Ok(Some(text)) => match crate::policy::parse(&text) {
-            Ok(policy) if crate::policy::digest(&policy) == current.meta.sha256 => return (false, None),
+            Ok(policy) if document_digest(&policy) == document_digest(&current.policy) => return (false, None),
             Ok(_) => {
                 (true, "the stored policy is not the one in force; `clawgress apply` enforces the stored one".into())
             }

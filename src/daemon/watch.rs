@@ -1,16 +1,20 @@
 //! Changes that come from elsewhere: other programs in our table, and the machine itself.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::handle::{EndsTheProcess, Handle};
 use super::world;
 use crate::core::state::World;
 use crate::nft::{Event, Kernel, KernelError, Options, Watch};
+use crate::settings::Settings;
+use crate::store;
 
 /// How often the machine is looked at: its addresses, and whether another table switches tracking off.
 const LOOK: Duration = Duration::from_secs(2);
@@ -20,10 +24,13 @@ const SETTLE: Duration = Duration::from_millis(50);
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Keeps the picture of the machine current.
-pub async fn world(gate: Handle, listen: Vec<SocketAddr>, redirect: bool, stopped: impl Future<Output = ()>) {
+pub async fn world(gate: Handle, listen: Vec<SocketAddr>, settings: Settings, stopped: impl Future<Output = ()>) {
     let listen: Arc<[SocketAddr]> = listen.into();
+    let redirect = settings.dns.redirect;
     let work = async {
+        let mut noted = BTreeSet::new();
         loop {
+            note(&gate, &settings.state_dir, &mut noted).await;
             tokio::time::sleep(LOOK).await;
             let Ok((policy, reports)) = gate.run(|gate| (gate.policy.clone(), gate.world.reports)).await else {
                 return;
@@ -55,6 +62,22 @@ pub async fn world(gate: Handle, listen: Vec<SocketAddr>, redirect: bool, stoppe
     tokio::select! {
         () = work => {}
         () = stopped => {}
+    }
+}
+
+/// Writes down for the next boot behind which interfaces agents live. Interfaces that are gone for a while do not make
+/// the list empty: what was known is better than nothing.
+async fn note(gate: &Handle, state_dir: &Path, noted: &mut BTreeSet<String>) {
+    let Ok(guarded) = gate.run(|gate| gate.world.guarded.clone()).await else { return };
+    if guarded.is_empty() || guarded == *noted {
+        return;
+    }
+    let (dir, list) = (state_dir.to_owned(), guarded.clone());
+    match tokio::task::spawn_blocking(move || store::write_guarded(&dir, &list)).await {
+        Ok(Ok(())) => *noted = guarded,
+        // Told by others where it matters, and tried again.
+        Ok(Err(error)) => debug!("{error}"),
+        Err(_) => {}
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::record::{Action, Layer, Record};
+use super::rooms::Rooms;
 use crate::policy::decision::Reason;
 use crate::policy::model::HostName;
 
@@ -19,9 +20,7 @@ pub(super) const WINDOW: u64 = 10_000;
 /// The longest window, milliseconds: what has gone on for so long is no news.
 const LONGEST: u64 = 32 * WINDOW;
 /// Kinds that are counted at a time; about 300 octets each.
-const MAX_OPEN: usize = 16_384;
-/// Beyond [`MAX_OPEN`], for what exceeded its share.
-const MAX_CROWDS: usize = 1024;
+pub(super) const MAX_OPEN: usize = 16_384;
 /// Kinds that one host (or source) may have told at once for one cause, after a pause.
 const SHARE: u32 = 200;
 /// Kinds a second afterwards.
@@ -124,6 +123,7 @@ pub(super) struct Alike {
     order: BTreeMap<(u64, u64), Key>,
     next: u64,
     shares: HashMap<(Who, Cause), Share>,
+    rooms: Rooms,
 }
 
 impl Alike {
@@ -134,7 +134,7 @@ impl Alike {
             open.last = time;
             return Seen::Counted;
         }
-        if self.open.len() < MAX_OPEN && self.has_share(key, now) {
+        if self.open.len() < MAX_OPEN && self.rooms.has_place(key) && self.has_share(key, now) {
             self.insert(key.clone(), 0, time, now);
             return Seen::First;
         }
@@ -147,7 +147,7 @@ impl Alike {
         if let Some(open) = self.open.get_mut(&key) {
             open.more += count;
             open.last = time;
-        } else if self.open.len() < MAX_OPEN + MAX_CROWDS || key.who == Who::Anyone {
+        } else if self.rooms.has_place(&key) {
             self.insert(key, count, time, now);
         } else {
             self.add(Key::crowd(Who::Anyone, key.cause, key.revision), count, time, now);
@@ -165,6 +165,7 @@ impl Alike {
     pub fn forget(&mut self, key: &Key) {
         if let Some(open) = self.open.remove(key) {
             self.order.remove(&open.place);
+            self.rooms.leave(key);
         }
     }
 
@@ -182,7 +183,10 @@ impl Alike {
                     open.place = (now + open.window, self.next);
                     self.order.insert(open.place, key);
                 }
-                None => drop(self.open.remove(&key)),
+                None => {
+                    self.open.remove(&key);
+                    self.rooms.leave(&key);
+                }
             }
         }
         self.shares.retain(|_, share| share.now(now) < u64::from(SHARE) * THOUSAND);
@@ -192,6 +196,7 @@ impl Alike {
     /// The records of all windows, as if they ended now.
     pub fn drain(&mut self) -> Vec<Record> {
         self.order.clear();
+        self.rooms = Rooms::default();
         self.open.drain().filter_map(|(key, mut open)| summary(&key, &mut open)).collect()
     }
 
@@ -199,6 +204,7 @@ impl Alike {
         self.next += 1;
         let place = (now + WINDOW, self.next);
         self.order.insert(place, key.clone());
+        self.rooms.enter(&key);
         self.open.insert(key, Open { record: None, more, last, window: WINDOW, place });
     }
 
@@ -286,6 +292,7 @@ mod tests {
         for second in 0..hours {
             sum += take(&mut alike, &key(1, 80), second * 1000);
             let ended = alike.ended(second * 1000);
+            assert_eq!(alike.rooms.taken(), alike.open.len());
             records += ended.len();
             sum += ended.iter().map(|record| record.suppressed + 1).sum::<u64>();
         }
@@ -305,13 +312,33 @@ mod tests {
     }
 
     #[test]
+    fn whoever_comes_with_ever_new_places_or_sources_leaves_room_for_others() {
+        let mut alike = Alike::default();
+        let host = |name: &str, layer, counter| {
+            let cause = Cause { layer, counter, ..CAUSE };
+            Key { port: Some(1), ..Key::crowd(Who::Host(HostName(name.into())), cause, 1) }
+        };
+        for n in 0..200_000_u32 {
+            take(&mut alike, &Key { who: Who::Source(IpAddr::V4(n.into())), ..key(0, 1) }, 0);
+        }
+        assert_eq!(take(&mut alike, &host("b", Layer::Packet, 5), 0), 1, "sources that belong to no host are many");
+        for cause in 0..u8::MAX {
+            for port in 0..200 {
+                take(&mut alike, &Key { port: Some(port), ..host("a", Layer::Dns, cause) }, 1);
+            }
+        }
+        assert_eq!(take(&mut alike, &host("a", Layer::Packet, 5), 2), 1, "queries take no room of packets");
+        assert_eq!(take(&mut alike, &host("c", Layer::Dns, 5), 2), 1, "a host takes no room of another");
+    }
+
+    #[test]
     fn what_was_no_decision_leaves_nothing_behind() {
         let mut alike = Alike::default();
         for now in 0..100 {
             assert_eq!(alike.see(&key(1, 80), at(now), now), Seen::First);
             alike.forget(&key(1, 80));
         }
-        assert_eq!((alike.open.len(), alike.order.len()), (0, 0));
+        assert_eq!((alike.open.len(), alike.order.len(), alike.rooms.taken()), (0, 0, 0));
     }
 
     #[test]
@@ -322,7 +349,9 @@ mod tests {
             let key = Key { who: Who::Source(IpAddr::V4(n.into())), ..key(0, 1) };
             told += take(&mut alike, &key, 0);
         }
-        assert!(alike.open.len() <= MAX_OPEN + MAX_CROWDS + 1 && alike.shares.len() <= MAX_OPEN);
+        assert!(
+            alike.open.len() <= MAX_OPEN + 2 * super::super::rooms::MAX_CROWDS + 1 && alike.shares.len() <= MAX_OPEN
+        );
         let rest: u64 = alike.drain().iter().map(|record| record.suppressed + 1).sum();
         assert_eq!(told + rest, 200_000);
     }

@@ -16,6 +16,7 @@ mod files;
 mod filter;
 mod log;
 mod record;
+mod rooms;
 mod scan;
 mod sender;
 mod worker;

@@ -192,6 +192,16 @@ impl Reader {
     }
 }
 
+/// The elements of a message that have marks as keys.
+pub(super) fn marked(attrs: Attrs<'_>) -> impl Iterator<Item = (u32, HeldElement)> {
+    let list = attrs.nested(list::ELEMENTS).into_iter().flatten().filter(|(kind, _)| *kind == LIST_ELEM);
+    list.filter_map(|(_, one)| {
+        let one = Attrs(one);
+        let key = one.nested(element::KEY)?.get(data::VALUE)?;
+        Some((u32::from_ne_bytes(key.try_into().ok()?), value(one)?))
+    })
+}
+
 fn base(attrs: Attrs<'_>, hook: Attrs<'_>) -> Option<Base> {
     /// `NF_ACCEPT`.
     const ACCEPT: u32 = 1;

@@ -19,6 +19,7 @@ mod receiver;
 mod socket;
 mod tally;
 mod uapi;
+mod usage;
 mod watch;
 
 use nix::errno::Errno;
@@ -30,6 +31,7 @@ pub use self::held::{Held, HeldChain, HeldElement, HeldRule, HeldSet};
 pub use self::objects::HeldObject;
 pub use self::receiver::Receiver;
 pub use self::tally::{Count, Tally};
+pub use self::usage::{Removal, Removals};
 pub use self::watch::{Event, Process, Watch};
 
 use self::encode::{Absent, Batch, Dialect, Origin};

@@ -4,6 +4,7 @@ pub mod apply;
 pub mod elements;
 pub mod ids;
 pub mod ir;
+mod listed;
 pub mod meter;
 mod object;
 pub mod ops;

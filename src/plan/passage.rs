@@ -4,11 +4,11 @@
 use std::net::IpAddr;
 
 use super::ids::HostId;
-use super::snapshot::{AddressVerdict, Snapshot};
+use super::snapshot::Snapshot;
 use crate::policy::decision::{Reason, Verdict};
 use crate::policy::model::{Effective, Located, Window};
 use crate::policy::name::Name;
-use crate::policy::reference::{Protocol, is_special, refused_port};
+use crate::policy::reference::{Protocol, has_names, is_special, refused_port};
 
 /// The windows that must be open at once; none: it is open whatever the time.
 pub type Windows<'s> = [Option<&'s Located<Window>>; 2];
@@ -42,7 +42,7 @@ impl Snapshot {
         protocol: Protocol,
         names: impl IntoIterator<Item = &'n Name>,
     ) -> Passage<'_> {
-        if let AddressVerdict::Denied(denied) = self.judge_address(host, address) {
+        if let Some(denied) = self.denied_peer(host, address) {
             return Passage::Refused(denied.reason);
         }
         if let Some(refused) = refused_port(rules, protocol) {
@@ -51,12 +51,14 @@ impl Snapshot {
         if self.is_open(host, address) {
             return Passage::While(vec![self.windows(host, None)]);
         }
-        let allowed = |name: &&Name| self.decide_name(host, Some(name)).verdict == Verdict::Allow;
+        // What no answer may hold was given by an answer of an earlier policy, if at all.
+        let barred = self.denied_answer(host, address).is_some();
+        let allowed = |name: &&Name| !barred && self.decide_name(host, Some(name)).verdict == Verdict::Allow;
         let windows: Vec<_> = names.into_iter().filter(allowed).map(|name| self.windows(host, Some(name))).collect();
         if !windows.is_empty() {
             return Passage::While(windows);
         }
-        let leasable = rules.domains.is_some_and(|list| !list.entries.is_empty()) && !is_special(address);
+        let leasable = has_names(rules) && !is_special(address);
         Passage::Refused(if leasable { Reason::NoLease } else { Reason::NotAllowlisted })
     }
 }

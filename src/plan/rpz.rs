@@ -10,15 +10,19 @@
 //! 3. `deny.rpz.clawgress.`: everything.
 //!
 //! The same rule of wildcards bites inside a zone, so each zone is closed under it.
-//! Zones speak of names only. Ports, addresses and denied links inside a CNAME chain need the gateway itself.
+//! Lists in files are in them line by line, the names that they make an exception of as what the rest of the policy says
+//! of them. Zones speak of names only. Ports, addresses and denied links inside a CNAME chain need the gateway itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod owners;
+
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::policy::model::{HostName, List, Policy};
-use crate::policy::name::Pattern;
+use owners::{Lists, Rule};
+
+use crate::policy::model::{DomainList, HostName, List, Policy};
 
 /// The view of sources in scope that belong to no host, as scripts see it (SPEC section 3, telemetry).
 pub const NOBODY: &str = "*";
@@ -37,9 +41,6 @@ const MAX_NAME: usize = 253;
 const MAX_LABEL: usize = 63;
 /// What the names of all zones end with.
 const SUFFIX: &str = "rpz.clawgress.";
-/// Last labels that mean something else than a name in a response-policy zone.
-const TRIGGERS: [&str; 5] = ["rpz-ip", "rpz-client-ip", "rpz-nsip", "rpz-nsdname", "rpz-passthru"];
-
 /// One response-policy zone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone {
@@ -75,18 +76,16 @@ impl Action {
 pub fn zones(policy: &Policy, revision: u64) -> Vec<Zone> {
     let (mut denied, mut allowed) = (Vec::new(), Vec::new());
     for host in [None].into_iter().chain(policy.hosts.keys().map(Some)) {
-        let rules = policy.effective(host);
         let own = Own::of(policy, host);
+        let lists = Lists::of(&policy.effective(host));
         let view = host.map_or(NOBODY, HostName::as_str);
         if let Some(name) = denied_zone(policy, host).filter(|_| own.denied) {
-            let lists: Vec<_> = rules.deny_domains.into_iter().flatten().collect();
-            let text = zone(&name, &lists, Action::Nxdomain, revision);
+            let text = zone(&name, Action::Nxdomain, lists.denied(), revision);
             denied.push(Zone { view: view.to_owned(), name, text });
         }
         if own.allow {
             let name = allow_zone(policy, host);
-            let lists: Vec<_> = rules.domains.into_iter().collect();
-            let text = zone(&name, &lists, Action::Passthru, revision);
+            let text = zone(&name, Action::Passthru, lists.allowed(), revision);
             allowed.push(Zone { view: view.to_owned(), name, text });
         }
     }
@@ -131,6 +130,20 @@ pub fn render(policy: &Policy, revision: u64, only: Option<&HostName>) -> String
     out
 }
 
+/// The most rules of a policy whose zones are written as a text: beyond it that takes hundreds of megabytes.
+pub const MAX_RULES: usize = 200_000;
+
+/// How many rules the zones of a policy are made of; a file counts wherever it is named.
+#[must_use]
+pub fn rules(policy: &Policy) -> usize {
+    let hosts = policy.hosts.values().map(|host| (&host.allow, &host.deny));
+    let written =
+        hosts.chain([(&policy.allow, &policy.deny)]).flat_map(|(allow, deny)| [&allow.domains, &deny.domains]);
+    let written: usize = written.flatten().map(|list| list.entries.len()).sum();
+    let in_files = policy.domain_lists().filter_map(|(_, list)| list.contents.as_ref());
+    written + in_files.map(|contents| contents.len()).sum::<usize>()
+}
+
 /// Which zones a view does not share with the global one.
 struct Own {
     allow: bool,
@@ -142,8 +155,21 @@ impl Own {
         let Some(host) = host.and_then(|name| policy.hosts.get(name)) else {
             return Self { allow: true, denied: true };
         };
-        Self { allow: host.allow.domains.is_some(), denied: has_entries(host.deny.domains.as_ref()) }
+        let allow = host.allow.domains.is_some() || host.allow.domain_lists.is_some();
+        let deny = has_entries(host.deny.domains.as_ref()) || has_entries(host.deny.domain_lists.as_ref());
+        // What a denylist makes an exception of passes only where the allowlist has it, so the zone is the view's own.
+        let excepted = allow && lists_of(policy).any(has_exceptions);
+        Self { allow, denied: deny || excepted }
     }
+}
+
+/// The global denylists in files.
+fn lists_of(policy: &Policy) -> impl Iterator<Item = &DomainList> {
+    policy.deny.domain_lists.iter().flat_map(|list| list.entries.iter())
+}
+
+fn has_exceptions(list: &DomainList) -> bool {
+    list.contents.as_ref().is_some_and(|contents| contents.report().exceptions > 0)
 }
 
 fn has_entries<T>(list: Option<&List<T>>) -> bool {
@@ -157,7 +183,8 @@ fn allow_zone(policy: &Policy, host: Option<&HostName>) -> String {
 
 /// `None`: nothing is denied by name.
 fn denied_zone(policy: &Policy, host: Option<&HostName>) -> Option<String> {
-    let any = policy.effective(host).deny_domains.into_iter().any(has_entries);
+    let rules = policy.effective(host);
+    let any = rules.deny_domains.into_iter().any(has_entries) || rules.deny_lists.into_iter().any(has_entries);
     let owner = host.filter(|_| Own::of(policy, host).denied);
     any.then(|| format!("{}.denied.{SUFFIX}", label(owner)))
 }
@@ -188,91 +215,15 @@ fn head(name: &str, what: &str, revision: u64) -> String {
     )
 }
 
-/// A zone with one action for everything that `lists` cover. Of equal entries the first list and line speaks.
-fn zone(name: &str, lists: &[&List<Pattern>], action: Action, revision: u64) -> String {
+/// A zone of these rules; of equal owners the first one speaks.
+fn zone(name: &str, action: Action, rules: Vec<Rule>, revision: u64) -> String {
     let what = match action {
         Action::Passthru => "names that may be asked for",
         Action::Nxdomain => "names that may never be asked for",
     };
     let mut text = head(name, what, revision);
-    let room = MAX_NAME.saturating_sub(name.len());
-    let mut written: BTreeMap<String, String> = BTreeMap::new();
-    for list in lists {
-        for (index, pattern) in list.entries.iter().enumerate() {
-            let line = list.entry_path(index);
-            let (exact, apex) = match pattern {
-                Pattern::Exact(name) => (true, name.as_str()),
-                Pattern::Below(apex) => (false, apex.as_str()),
-            };
-            if TRIGGERS.contains(&apex.rsplit('.').next().unwrap_or_default()) {
-                let _ = writeln!(text, "; left out, it means something else in such a zone: {pattern} {line}");
-                continue;
-            }
-            let owner = if exact { apex.to_owned() } else { format!("*.{apex}") };
-            if owner.len() <= room {
-                written.entry(owner).or_insert_with(|| line.to_string());
-            } else if action == Action::Nxdomain {
-                // Too much is denied rather than too little.
-                let (owner, note) = (shorter(apex, room), format!("{line} (for {pattern}, too long for a zone)"));
-                written.entry(owner).or_insert(note);
-            } else {
-                let _ = writeln!(text, "; left out, too long for a zone: {pattern} {line}");
-            }
-        }
-    }
-    for (owner, line) in close(written, room) {
-        let _ = writeln!(text, "{owner} CNAME {} ; {line}", action.target());
-    }
+    owners::write(&mut text, rules, MAX_NAME.saturating_sub(name.len()));
     text
-}
-
-/// The wildcard that covers `name` and still fits.
-fn shorter(name: &str, room: usize) -> String {
-    let mut rest = name;
-    while let Some((_, above)) = rest.split_once('.') {
-        rest = above;
-        if rest.len() + 2 <= room {
-            break;
-        }
-    }
-    format!("*.{rest}")
-}
-
-/// The closure under RFC 4592: a wildcard covers nothing at and below a name that exists, and every owner makes itself
-/// and all names above it exist. So each existing name below a wildcard gets the action itself, and a wildcard of its
-/// own. Lines are sorted by owner.
-fn close(written: BTreeMap<String, String>, room: usize) -> BTreeMap<String, String> {
-    let mut out = written.clone();
-    for owner in written.keys() {
-        let mut node = owner.strip_prefix("*.").unwrap_or(owner);
-        loop {
-            if let Some((wildcard, line)) = wildcard_above(&written, node) {
-                let note = || format!("{line} ({wildcard})");
-                out.entry(node.to_owned()).or_insert_with(note);
-                if node.len() + 2 <= room {
-                    out.entry(format!("*.{node}")).or_insert_with(note);
-                }
-            }
-            match node.split_once('.') {
-                Some((_, above)) => node = above,
-                None => break,
-            }
-        }
-    }
-    out
-}
-
-/// The longest wildcard that covers `node`, with its line.
-fn wildcard_above<'w>(written: &'w BTreeMap<String, String>, node: &str) -> Option<(String, &'w str)> {
-    let mut rest = node;
-    while let Some((_, above)) = rest.split_once('.') {
-        rest = above;
-        let wildcard = format!("*.{rest}");
-        if let Some(line) = written.get(&wildcard) {
-            return Some((wildcard, line));
-        }
-    }
-    None
 }
 
 #[cfg(test)]

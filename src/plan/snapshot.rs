@@ -12,6 +12,7 @@ use chrono_tz::Tz;
 use ipnet::IpNet;
 
 use super::ids::HostId;
+use super::listed::{NameIndex, Names};
 use super::table::segments;
 pub use super::windows::Openness;
 use super::windows::Windows;
@@ -24,50 +25,17 @@ use crate::policy::schedule::Moment;
 /// Disjoint ranges with a value each.
 type Ranges<T> = BTreeMap<(IpAddr, IpAddr), T>;
 
-/// The entries of one domain list by name.
-#[derive(Debug, Default)]
-struct NameIndex {
-    /// Name or apex to the index of the exact entry and of the wildcard below it ([`NONE`]: there is none).
-    entries: HashMap<Name, (u32, u32)>,
-    list: Option<List<Pattern>>,
-}
-
-const NONE: u32 = u32::MAX;
-
-impl NameIndex {
-    fn new(list: &List<Pattern>) -> Self {
-        let mut entries: HashMap<Name, (u32, u32)> = HashMap::with_capacity(list.entries.len());
-        for (index, pattern) in (0u32..).zip(list.entries.iter()) {
-            let (name, exact) = match pattern {
-                Pattern::Exact(name) => (name, true),
-                Pattern::Below(apex) => (apex, false),
-            };
-            let slot = entries.entry(name.clone()).or_insert((NONE, NONE));
-            let slot = if exact { &mut slot.0 } else { &mut slot.1 };
-            // Of equal entries the first one speaks.
-            *slot = (*slot).min(index);
-        }
-        Self { entries, list: Some(list.clone()) }
-    }
-
-    /// The entry that covers `name` most closely.
-    fn find(&self, name: &Name) -> Option<(Pointer, &Pattern)> {
-        let exact = self.entries.get(name.as_str()).map(|slot| slot.0).filter(|index| *index != NONE);
-        let index = exact.or_else(|| {
-            name.parents().find_map(|apex| self.entries.get(apex).map(|slot| slot.1).filter(|index| *index != NONE))
-        })?;
-        let list = self.list.as_ref()?;
-        Some((list.entry_path(index as usize), &list.entries[index as usize]))
-    }
-}
-
 /// What one host (or nobody) may reach.
 #[derive(Debug)]
 struct View {
     name: Option<HostName>,
     mode: Mode,
-    domains: Option<Arc<NameIndex>>,
-    deny_domains: Vec<Arc<NameIndex>>,
+    /// Names that may be reached: the first list that has one speaks.
+    domains: Vec<Names>,
+    /// What a refusal names where no list has the name.
+    names_path: Option<Pointer>,
+    /// Names that may never be reached, likewise.
+    deny_domains: Vec<Names>,
     ips: Option<Arc<Ranges<()>>>,
     deny_ips: Vec<(Arc<Ranges<u32>>, List<IpNet>)>,
     windows: Windows,
@@ -211,44 +179,51 @@ impl Snapshot {
     /// The verdict on a name, whatever the time.
     pub fn decide_name(&self, host: HostId, name: Option<&Name>) -> Decision {
         let Some(view) = self.views.get(&host) else { return nobody() };
-        let list_path = || view.domains.as_ref().and_then(|index| Some(index.list.as_ref()?.path.clone()));
-        let Some(name) = name else { return view.block(Reason::NotAllowlisted, list_path(), None) };
+        let unlisted = || view.block(Reason::NotAllowlisted, view.names_path.clone(), None);
+        let Some(name) = name else { return unlisted() };
         if let Some(denied) = self.denied_link(host, name) {
             return denied;
         }
-        match view.domains.as_ref().and_then(|index| index.find(name)) {
+        match view.domains.iter().find_map(|names| names.allows(name)) {
             Some((path, pattern)) => Decision {
                 verdict: Verdict::Allow,
                 reason: Reason::Allowed,
                 path: Some(path),
                 host: view.name.clone(),
-                domain: Some(pattern.clone()),
+                domain: Some(pattern),
                 mode: view.mode,
             },
-            None => view.block(Reason::NotAllowlisted, list_path(), None),
+            None => unlisted(),
         }
     }
 
     /// The denylist line that names `name`, if one does.
     pub fn denied_link(&self, host: HostId, name: &Name) -> Option<Decision> {
         let view = self.views.get(&host)?;
-        view.deny_domains.iter().find_map(|index| {
-            let (path, pattern) = index.find(name)?;
-            Some(view.block(Reason::Denied, Some(path), Some(pattern.clone())))
-        })
+        let (path, pattern) = view.deny_domains.iter().find_map(|names| names.denies(name))?;
+        Some(view.block(Reason::Denied, Some(path), Some(pattern)))
+    }
+
+    /// The verdict of a list in a file that keeps an address out of every answer.
+    pub fn denied_answer(&self, host: HostId, address: IpAddr) -> Option<Decision> {
+        let view = self.views.get(&host)?;
+        let path = view.deny_domains.iter().find_map(|names| names.denies_address(address))?;
+        Some(view.block(Reason::Denied, Some(path), None))
+    }
+
+    /// The line of `deny.ips` that shuts an address, whichever way it became known.
+    pub fn denied_peer(&self, host: HostId, address: IpAddr) -> Option<Decision> {
+        let view = self.views.get(&host)?;
+        let line =
+            view.deny_ips.iter().find_map(|(ranges, list)| Some(list.entry_path(*find(ranges, address)? as usize)));
+        Some(view.block(Reason::Denied, Some(line?), None))
     }
 
     /// What may happen to an address in an answer for an allowed name.
     pub fn judge_address(&self, host: HostId, address: IpAddr) -> AddressVerdict {
         let Some(view) = self.views.get(&host) else { return AddressVerdict::Rebinding };
-        for (ranges, list) in &view.deny_ips {
-            if let Some(index) = find(ranges, address) {
-                return AddressVerdict::Denied(view.block(
-                    Reason::Denied,
-                    Some(list.entry_path(*index as usize)),
-                    None,
-                ));
-            }
+        if let Some(denied) = self.denied_peer(host, address).or_else(|| self.denied_answer(host, address)) {
+            return AddressVerdict::Denied(denied);
         }
         if !is_special(address) && !self.own.contains(&address) {
             // Also where allow.ips covers it: the answer outlives a policy that takes the line out.
@@ -341,14 +316,17 @@ impl Indexes {
 
     fn view(&self, policy: &Policy, host: Option<&HostName>) -> View {
         let rules = policy.effective(host);
-        let names = |list: &List<Pattern>| self.names.get(&list.path).cloned();
+        let names = |list: &List<Pattern>| self.names.get(&list.path).cloned().map(Names::Written);
+        let written = rules.deny_domains.map(|list| list.and_then(names));
+        let deny_domains = written.into_iter().zip(rules.deny_lists);
         View {
             name: rules.host.cloned(),
             mode: rules.mode,
             windows: Windows::new(&rules),
             capped: host.and_then(|name| policy.hosts.get(name)).is_some_and(|host| !host.caps.is_empty()),
-            domains: rules.domains.and_then(names),
-            deny_domains: rules.deny_domains.into_iter().flatten().filter_map(names).collect(),
+            domains: rules.domains.and_then(names).into_iter().chain(Names::in_files(rules.domain_lists)).collect(),
+            names_path: rules.domains.map(|list| &list.path).or(rules.domain_lists.map(|list| &list.path)).cloned(),
+            deny_domains: deny_domains.flat_map(|(own, files)| own.into_iter().chain(Names::in_files(files))).collect(),
             ips: rules.ips.and_then(|list| self.ips.get(&list.path).cloned()),
             deny_ips: rules
                 .deny_ips

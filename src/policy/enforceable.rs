@@ -2,7 +2,7 @@
 //! that is written but does not hold is worse than none.
 
 use super::diagnostic::Diagnostic;
-use super::model::{DomainList, List, Located, Pointer, Policy};
+use super::model::{Located, Policy};
 
 /// The highest rate that can be enforced: 100 Gbit/s.
 pub const MAX_KBPS: u64 = 100_000_000;
@@ -11,20 +11,22 @@ pub const MAX_KBPS: u64 = 100_000_000;
 /// applied.
 pub fn not_yet_enforced(policy: &Policy) -> Vec<Diagnostic> {
     let mut found = Vec::new();
-    lists(&mut found, policy.allow.domain_lists.as_ref());
-    lists(&mut found, policy.deny.domain_lists.as_ref());
     rate(&mut found, policy.egress_kbps.as_ref());
     for host in policy.hosts.values() {
-        lists(&mut found, host.allow.domain_lists.as_ref());
-        lists(&mut found, host.deny.domain_lists.as_ref());
         rate(&mut found, host.egress_kbps.as_ref());
     }
+    unread(&mut found, policy);
     found
 }
 
-fn lists(found: &mut Vec<Diagnostic>, lists: Option<&List<DomainList>>) {
-    if let Some(lists) = lists.filter(|lists| !lists.entries.is_empty()) {
-        add(found, &lists.path, "domain lists in files are");
+/// Whoever enforces a policy reads its files first.
+fn unread(found: &mut Vec<Diagnostic>, policy: &Policy) {
+    for (path, list) in policy.domain_lists().filter(|(_, list)| list.contents.is_none()) {
+        found.push(Diagnostic {
+            path: path.to_string(),
+            message: format!("{} was not read, so this policy is not applied", list.file),
+            hint: Some("see whether the file is there".to_owned()),
+        });
     }
 }
 
@@ -39,17 +41,13 @@ fn rate(found: &mut Vec<Diagnostic>, rate: Option<&Located<u64>>) {
     }
 }
 
-fn add(found: &mut Vec<Diagnostic>, path: &Pointer, what: &str) {
-    found.push(Diagnostic {
-        path: path.to_string(),
-        message: format!("{what} not enforced by this version, so this policy is not applied"),
-        hint: Some("remove it to apply the rest".to_owned()),
-    });
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::policy::lists::Reader;
+    use crate::policy::model::ListFormat;
     use crate::policy::parse;
 
     #[test]
@@ -72,11 +70,11 @@ mod tests {
         assert_eq!(
             found,
             [
-                "/allow/domain_lists",
-                "/deny/domain_lists",
                 "/limits/egress_kbps",
-                "/hosts/h/allow/domain_lists",
-                "/hosts/h/deny/domain_lists",
+                "/allow/domain_lists/0",
+                "/deny/domain_lists/0",
+                "/hosts/h/allow/domain_lists/0",
+                "/hosts/h/deny/domain_lists/0",
             ]
         );
     }
@@ -91,5 +89,15 @@ mod tests {
         )
         .unwrap();
         assert_eq!(not_yet_enforced(&policy), []);
+    }
+
+    #[test]
+    fn a_list_that_was_read_is_enforced() {
+        let text = r#"{"version": 1, "deny": {"domain_lists": [{"name": "a", "file": "/a", "format": "hosts"}]}}"#;
+        let policy = parse(text).unwrap();
+        let contents = Reader::new(ListFormat::Hosts, 0, 1).finish().unwrap();
+        let read = |file: &str| [((file.to_owned(), ListFormat::Hosts), Arc::new(contents.clone()))].into();
+        assert_eq!(not_yet_enforced(&policy.clone().with_contents(&read("/a"))), []);
+        assert_eq!(not_yet_enforced(&policy.with_contents(&read("/b"))).len(), 1);
     }
 }

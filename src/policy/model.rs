@@ -10,6 +10,7 @@ use chrono::{NaiveTime, Weekday};
 use chrono_tz::Tz;
 use ipnet::IpNet;
 
+use super::lists::Contents;
 use super::name::{Name, Pattern};
 
 /// Ports that are open where a policy names none (SPEC section 2, meaning 2).
@@ -92,10 +93,19 @@ pub struct DomainList {
     pub file: String,
     /// How to read the file.
     pub format: ListFormat,
+    /// What the file says; `None` until somebody has read it ([`Policy::with_contents`]). Such a policy is not enforced.
+    pub contents: Option<Arc<Contents>>,
+}
+
+impl DomainList {
+    /// What makes two lists one.
+    pub fn key(&self) -> ListFile {
+        (self.file.clone(), self.format)
+    }
 }
 
 /// The formats of domain list files.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ListFormat {
     /// One name a line.
     Domains,
@@ -106,6 +116,29 @@ pub enum ListFormat {
     /// `||name^` lines.
     Adblock,
 }
+
+impl ListFormat {
+    /// All of them, in the order of the policy's description.
+    pub const ALL: [Self; 4] = [Self::Domains, Self::Hosts, Self::Rpz, Self::Adblock];
+
+    /// The word that a policy has for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Domains => "domains",
+            Self::Hosts => "hosts",
+            Self::Rpz => "rpz",
+            Self::Adblock => "adblock",
+        }
+    }
+
+    /// The format that a policy calls so.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.word() == word)
+    }
+}
+
+/// A file and how it is read: lists that agree in both share their contents.
+pub type ListFile = (String, ListFormat);
 
 /// What may be reached. An absent field is inherited (host) or the default (global: nothing, default ports).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -257,12 +290,16 @@ pub struct Effective<'a> {
     pub host: Option<&'a HostName>,
     /// Names that may be reached; `None`: the policy wrote no list, so none.
     pub domains: Option<&'a List<Pattern>>,
+    /// More names that may be reached, in files; `None` as above.
+    pub domain_lists: Option<&'a List<DomainList>>,
     /// Addresses that may be reached; `None` as above.
     pub ips: Option<&'a List<IpNet>>,
     /// Ports; `None`: [`DEFAULT_PORTS`].
     pub ports: Option<&'a List<u16>>,
     /// Denied names: the host's own list first, then the global one.
     pub deny_domains: [Option<&'a List<Pattern>>; 2],
+    /// Denied names in files, likewise; each stands behind the list of names beside it.
+    pub deny_lists: [Option<&'a List<DomainList>>; 2],
     /// Denied addresses: the host's own list first, then the global one.
     pub deny_ips: [Option<&'a List<IpNet>>; 2],
     /// When anything may be reached; `None`: always.
@@ -288,6 +325,31 @@ impl<'a> Effective<'a> {
 }
 
 impl Policy {
+    /// Every list in a file with its place: the global ones, then those of the hosts by name; of each, `allow` first.
+    pub fn domain_lists(&self) -> impl Iterator<Item = (Pointer, &DomainList)> {
+        let hosts = self.hosts.values().map(|host| (&host.allow, &host.deny));
+        let lists = std::iter::once((&self.allow, &self.deny))
+            .chain(hosts)
+            .flat_map(|(allow, deny)| [allow.domain_lists.as_ref(), deny.domain_lists.as_ref()].into_iter().flatten());
+        lists.flat_map(|list| list.entries.iter().enumerate().map(|(index, entry)| (list.entry_path(index), entry)))
+    }
+
+    /// The same policy with what its files say, as far as it is given.
+    #[must_use]
+    pub fn with_contents(mut self, contents: &BTreeMap<ListFile, Arc<Contents>>) -> Self {
+        let hosts = self.hosts.values_mut().map(|host| (&mut host.allow, &mut host.deny));
+        for (allow, deny) in hosts.chain([(&mut self.allow, &mut self.deny)]) {
+            for list in [&mut allow.domain_lists, &mut deny.domain_lists].into_iter().flatten() {
+                let filled = list
+                    .entries
+                    .iter()
+                    .map(|entry| DomainList { contents: contents.get(&entry.key()).cloned(), ..entry.clone() });
+                list.entries = filled.collect();
+            }
+        }
+        self
+    }
+
     /// The lists that hold for `host`; for `None`, and for a name that is no host, the global ones.
     pub fn effective<'a>(&'a self, host: Option<&HostName>) -> Effective<'a> {
         let entry = host.and_then(|name| self.hosts.get_key_value(name));
@@ -297,9 +359,11 @@ impl Policy {
         Effective {
             host: entry.map(|(name, _)| name),
             domains: allow.and_then(|a| a.domains.as_ref()).or(self.allow.domains.as_ref()),
+            domain_lists: allow.and_then(|a| a.domain_lists.as_ref()).or(self.allow.domain_lists.as_ref()),
             ips: allow.and_then(|a| a.ips.as_ref()).or(self.allow.ips.as_ref()),
             ports: allow.and_then(|a| a.ports.as_ref()).or(self.allow.ports.as_ref()),
             deny_domains: [deny.and_then(|d| d.domains.as_ref()), self.deny.domains.as_ref()],
+            deny_lists: [deny.and_then(|d| d.domain_lists.as_ref()), self.deny.domain_lists.as_ref()],
             deny_ips: [deny.and_then(|d| d.ips.as_ref()), self.deny.ips.as_ref()],
             window: own.and_then(|host| host.time_window.as_ref()).or(self.time_window.as_ref()),
             domain_windows: [own.map(|host| &host.domain_time_windows), Some(&self.domain_time_windows)],

@@ -6,7 +6,7 @@ use chrono::{NaiveTime, Timelike};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::model::{Allow, Cap, Deny, DomainList, Host, List, ListFormat, Located, Mode, Policy, Window};
+use super::model::{Allow, Cap, Deny, DomainList, Host, List, Located, Mode, Policy, Window};
 use super::parse::DAYS;
 
 /// The policy as a document again: fields in the order of the format's description, hosts and domains by name, names
@@ -31,20 +31,41 @@ pub fn normalised(policy: &Policy) -> Value {
     Value::Object(fields.0)
 }
 
-/// SHA-256 of the compact text of [`normalised`], 64 hexadecimal digits.
+/// The digest that names a revision, 64 hexadecimal digits: [`document_digest`], and where the policy has lists in files
+/// that were read, SHA-256 of that and of the digests of their contents in the order of [`Policy::domain_lists`], each
+/// with a line feed behind it.
 pub fn digest(policy: &Policy) -> String {
-    let mut text = String::with_capacity(64);
+    let document = document_digest(policy);
+    let mut contents = policy.domain_lists().filter_map(|(_, list)| list.contents.as_ref()).peekable();
+    if contents.peek().is_none() {
+        return document;
+    }
+    let mut hash = Sha256::new();
+    for digest in std::iter::once(document.as_str()).chain(contents.map(|contents| contents.digest())) {
+        hash.update(digest);
+        hash.update("\n");
+    }
+    hexadecimal(&hash.finalize())
+}
+
+/// SHA-256 of the compact text of [`normalised`], 64 hexadecimal digits.
+pub fn document_digest(policy: &Policy) -> String {
     let mut hash = Hash(Sha256::new());
     // Written into the hash: the text of a large policy is some megabytes. A hash takes everything, so this cannot fail.
     let _ = serde_json::to_writer(&mut hash, &normalised(policy));
-    for byte in hash.0.finalize() {
+    hexadecimal(&hash.0.finalize())
+}
+
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(64);
+    for byte in bytes {
         let _ = write!(text, "{byte:02x}");
     }
     text
 }
 
 /// A writer that only hashes.
-struct Hash(Sha256);
+pub(super) struct Hash(pub Sha256);
 
 impl std::io::Write for Hash {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -117,13 +138,7 @@ fn deny(deny: &Deny) -> Option<Value> {
 }
 
 fn domain_lists(lists: &List<DomainList>) -> Value {
-    let format = |format: ListFormat| match format {
-        ListFormat::Domains => "domains",
-        ListFormat::Hosts => "hosts",
-        ListFormat::Rpz => "rpz",
-        ListFormat::Adblock => "adblock",
-    };
-    let list = |list: &DomainList| json!({ "name": list.name, "file": list.file, "format": format(list.format) });
+    let list = |list: &DomainList| json!({ "name": list.name, "file": list.file, "format": list.format.word() });
     lists.entries.iter().map(list).collect()
 }
 

@@ -8,7 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 
 use super::decision::{Decision, Reason, Verdict};
-use super::model::{Cap, DEFAULT_PORTS, Effective, HostName, List, Located, Pointer, Policy};
+use super::lists::{Contents, Network};
+use super::model::{Cap, DEFAULT_PORTS, DomainList, Effective, HostName, List, Located, Pointer, Policy};
 use super::name::{Name, Pattern};
 use super::schedule::Moment;
 
@@ -97,21 +98,43 @@ pub fn decide_name_at(
     moment: Option<&Moment>,
 ) -> Decision {
     let rules = policy.effective(host);
-    let Some(name) = name else { return block(&rules, Reason::NotAllowlisted, list_path(rules.domains), None) };
+    let Some(name) = name else { return block(&rules, Reason::NotAllowlisted, names_path(&rules), None) };
     if let Some(denied) = denied_name(&rules, name) {
         return denied;
     }
-    match rules.domains.and_then(|list| best_match(list, name).map(|index| (list, index))) {
-        Some((list, index)) => closed(&rules, Some((name, &list.entries[index])), moment).unwrap_or_else(|| Decision {
+    match allowed_name(&rules, name) {
+        Some((path, pattern)) => closed(&rules, Some((name, &pattern)), moment).unwrap_or_else(|| Decision {
             verdict: Verdict::Allow,
             reason: Reason::Allowed,
-            path: Some(list.entry_path(index)),
+            path: Some(path),
             host: rules.host.cloned(),
-            domain: Some(list.entries[index].clone()),
+            domain: Some(pattern),
             mode: rules.mode,
         }),
-        None => block(&rules, Reason::NotAllowlisted, list_path(rules.domains), None),
+        None => block(&rules, Reason::NotAllowlisted, names_path(&rules), None),
     }
+}
+
+/// The line that allows `name`: of `allow.domains`, else the first list in a file that has it.
+fn allowed_name(rules: &Effective<'_>, name: &Name) -> Option<(Pointer, Pattern)> {
+    let written = rules.domains.and_then(|list| {
+        let index = best_match(list, name)?;
+        Some((list.entry_path(index), list.entries[index].clone()))
+    });
+    written.or_else(|| in_lists(rules.domain_lists, |contents| contents.allows(name).map(|entry| entry.pattern)))
+}
+
+/// What the first of some lists in files says that says anything, with the list's place. A list that was not read says
+/// nothing; a policy that has one is not enforced.
+fn in_lists<T>(lists: Option<&List<DomainList>>, ask: impl Fn(&Contents) -> Option<T>) -> Option<(Pointer, T)> {
+    let list = lists?;
+    let mut entries = list.entries.iter().enumerate();
+    entries.find_map(|(index, entry)| Some((list.entry_path(index), ask(entry.contents.as_deref()?)?)))
+}
+
+/// The list in a file whose address trigger keeps `address` out of every answer.
+pub fn denied_answer(rules: &Effective<'_>, address: IpAddr) -> Option<(Pointer, Network)> {
+    rules.deny_lists.into_iter().find_map(|lists| in_lists(lists, |contents| contents.denies_address(address)))
 }
 
 /// The window that is closed, as a decision: the host's (or the global) one, then that of the name.
@@ -125,9 +148,14 @@ fn closed(rules: &Effective<'_>, name: Option<(&Name, &Pattern)>, moment: Option
 
 /// The denylist line that names `name`, as a decision; the host's own list speaks first.
 pub fn denied_name(rules: &Effective<'_>, name: &Name) -> Option<Decision> {
-    rules.deny_domains.into_iter().flatten().find_map(|list| {
-        let index = best_match(list, name)?;
-        Some(block(rules, Reason::Denied, Some(list.entry_path(index)), Some(list.entries[index].clone())))
+    rules.deny_domains.into_iter().zip(rules.deny_lists).find_map(|(written, lists)| {
+        let written = written.and_then(|list| {
+            let index = best_match(list, name)?;
+            Some((list.entry_path(index), list.entries[index].clone()))
+        });
+        let in_files = || in_lists(lists, |contents| contents.denies(name).map(|entry| entry.pattern));
+        let (path, pattern) = written.or_else(in_files)?;
+        Some(block(rules, Reason::Denied, Some(path), Some(pattern)))
     })
 }
 
@@ -182,6 +210,9 @@ pub fn decide_address_at(
     {
         return closed(&rules, None, moment).unwrap_or_else(|| allow(list.entry_path(index), None));
     }
+    // What no answer may hold was given by an answer of an earlier policy, if at all.
+    let barred = denied_answer(&rules, address).map(|(path, _)| path);
+    let leases = if barred.is_some() { &[] } else { leases };
     let mut late = None;
     for lease in leases.iter().filter(|lease| lease.host == rules.host && lease.address == address) {
         let named = decide_name_at(policy, host, Some(lease.name), moment);
@@ -195,9 +226,9 @@ pub fn decide_address_at(
         return late;
     }
     // A special address can never be leased, so only allow.ips could have opened it.
-    let leasable = rules.domains.is_some_and(|list| !list.entries.is_empty()) && !is_special(address);
+    let leasable = has_names(&rules) && !is_special(address);
     if leasable {
-        block(&rules, Reason::NoLease, list_path(rules.domains), None)
+        block(&rules, Reason::NoLease, barred.or(names_path(&rules)), None)
     } else {
         block(&rules, Reason::NotAllowlisted, list_path(rules.ips), None)
     }
@@ -303,6 +334,17 @@ fn covering(list: &List<IpNet>, address: IpAddr) -> Option<usize> {
         }
     }
     best
+}
+
+/// Whether any name may be reached at all.
+pub fn has_names(rules: &Effective<'_>) -> bool {
+    rules.domains.is_some_and(|list| !list.entries.is_empty())
+        || in_lists(rules.domain_lists, |contents| contents.allows_some().then_some(())).is_some()
+}
+
+/// The list of names that lacks a name.
+fn names_path(rules: &Effective<'_>) -> Option<Pointer> {
+    list_path(rules.domains).or_else(|| list_path(rules.domain_lists))
 }
 
 fn list_path<T>(list: Option<&List<T>>) -> Option<Pointer> {

@@ -43,11 +43,8 @@ pub fn parse(text: &str) -> Result<Settings, Vec<Mistake>> {
     }
     if let Some(section) = top.get("api").and_then(|entry| entry.section(known("api"), &mut notes)) {
         settings.api = api(&section, &mut notes);
-        if settings.api.keys.is_empty() && settings.api != Api::default() {
-            settings.not_yet.push("[api]: there is no key, so nothing listens".to_owned());
-        }
-        if settings.api.metrics {
-            settings.not_yet.push("[api]: GET /metrics is not part of this version".to_owned());
+        if settings.api.keys.is_empty() && !settings.api.metrics && settings.api != Api::default() {
+            settings.not_yet.push("[api]: there is no key and no metrics, so nothing listens".to_owned());
         }
     }
     if let Some(section) = top.get("log").and_then(|entry| entry.section(known("log"), &mut notes)) {

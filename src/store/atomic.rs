@@ -22,6 +22,14 @@ pub struct Staged {
 impl Staged {
     /// Writes the parts, one behind the other, mode 0600.
     pub(super) fn write(path: &Path, parts: &[&[u8]]) -> Result<Self, StoreError> {
+        Self::write_by(path, |file| parts.iter().try_for_each(|part| file.write_all(part)))
+    }
+
+    /// Writes what `content` writes, mode 0600.
+    pub(super) fn write_by(
+        path: &Path,
+        content: impl FnOnce(&mut File) -> std::io::Result<()>,
+    ) -> Result<Self, StoreError> {
         let failed = |e| StoreError::io("write", path, e);
         let dir = path.parent().unwrap_or(Path::new("/"));
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -31,9 +39,7 @@ impl Staged {
         // Made with mode 0600.
         let made = tempfile::Builder::new().prefix(&format!(".{name}.")).suffix(UNFINISHED).tempfile_in(dir);
         let mut file = made.map_err(|e| failed(e.kind().into()))?;
-        for part in parts {
-            file.write_all(part).map_err(failed)?;
-        }
+        content(file.as_file_mut()).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
         Ok(Self { file, path: path.to_owned() })
     }

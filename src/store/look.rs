@@ -50,6 +50,7 @@ impl Look {
             enforced: state_dir.join("enforced.json"),
             unconfirmed: state_dir.join("unconfirmed.json"),
             revisions: state_dir.join("revisions"),
+            lists: state_dir.join("lists"),
             highest: 0,
             _lock: lock,
         };

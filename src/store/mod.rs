@@ -7,7 +7,10 @@
 //! state_dir/revisions/000017.json   the last KEPT_REVISIONS revisions, the same form
 //! state_dir/ledger                  the use of caps: a journal, each line with a sum
 //! state_dir/ledger.broken-SECONDS   a journal that was damaged
+//! state_dir/telemetry/…             what was counted in the last day
+//! state_dir/lists/SHA256            copies of the lists in files that these revisions have
 //! state_dir/unconfirmed.json        while a revision waits for its confirmation: until when, and what it goes back to
+//! state_dir/interfaces.json         behind which interfaces policed sources live, for the next boot
 //! ```
 //!
 //! A revision file is two JSON documents: one line of metadata, then the policy text, byte for byte (`tail -n +2`
@@ -22,10 +25,13 @@
 
 mod atomic;
 mod error;
+mod guarded;
 pub mod ledger;
+mod lists;
 mod look;
 mod revision;
 mod settings;
+pub mod telemetry;
 mod unconfirmed;
 
 use std::fs;
@@ -37,6 +43,8 @@ use nix::fcntl::{Flock, FlockArg};
 
 pub use atomic::Staged;
 pub use error::{StoreError, words};
+pub use guarded::{read_guarded, write_guarded};
+pub use lists::{KeptList, ListError, MAX_COPIES, MAX_LISTS, Stamp, each_list, read_list, read_lists};
 pub use look::{Look, Remains};
 pub(crate) use revision::seconds;
 pub use revision::{Origin, Revision, RevisionMeta};
@@ -48,8 +56,9 @@ use crate::policy::json::MAX_DOCUMENT;
 /// How many revisions are kept: weeks of edits, and still few megabytes unless the policy is huge.
 pub const KEPT_REVISIONS: usize = 50;
 
-/// The longest line of metadata that is read, bytes; written ones have some 250.
-const MAX_META: u64 = 4096;
+/// The longest line of metadata that is read, bytes; written ones have some 250, and some 200 more for each list in a
+/// file, of which there are at most [`MAX_LISTS`] with a path of at most 4096.
+const MAX_META: u64 = 4096 + MAX_LISTS as u64 * 8192;
 
 /// What was found, and what had to be passed over to find it.
 #[derive(Debug)]
@@ -76,6 +85,7 @@ pub struct Store {
     enforced: PathBuf,
     unconfirmed: PathBuf,
     revisions: PathBuf,
+    lists: PathBuf,
     highest: u64,
     _lock: Option<Flock<fs::File>>,
 }
@@ -91,13 +101,17 @@ impl Store {
         let lock = lock(&state_dir.join("lock"))?;
         atomic::sweep(state_dir, "")?;
         atomic::sweep(&revisions, "")?;
+        let lists = state_dir.join("lists");
+        if lists.is_dir() {
+            atomic::sweep(&lists, "")?;
+        }
         let policy = atomic::followed(policy)?;
         if let (Some(dir), Some(name)) = (policy.parent().filter(|dir| dir.is_dir()), policy.file_name()) {
             atomic::sweep(dir, &name.to_string_lossy())?;
         }
         let enforced = state_dir.join("enforced.json");
         let unconfirmed = state_dir.join("unconfirmed.json");
-        let mut store = Self { policy, enforced, unconfirmed, revisions, highest: 0, _lock: Some(lock) };
+        let mut store = Self { policy, enforced, unconfirmed, revisions, lists, highest: 0, _lock: Some(lock) };
         let newest = store.numbers()?.last().copied().unwrap_or(0);
         // A damaged file is told by whoever reads it; here only its number would count.
         let last = store.meta(&store.enforced).ok().flatten().map_or(0, |meta| meta.revision);
@@ -165,7 +179,7 @@ impl Store {
             let path = self.file(*number);
             fs::remove_file(&path).map_err(|e| StoreError::io("remove", &path, e))?;
         }
-        Ok(())
+        self.sweep_lists()
     }
 
     /// [`Store::stage_revision`] and [`Store::keep`].

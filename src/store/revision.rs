@@ -7,6 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::lists::KeptList;
+
 /// What a revision was applied by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -21,6 +23,8 @@ pub enum Origin {
     Boot,
     /// The return to an earlier revision.
     Rollback,
+    /// The change of a file with a list of names.
+    List,
 }
 
 impl fmt::Display for Origin {
@@ -31,6 +35,7 @@ impl fmt::Display for Origin {
             Self::Import => "import",
             Self::Boot => "boot",
             Self::Rollback => "rollback",
+            Self::List => "list",
         })
     }
 }
@@ -50,6 +55,9 @@ pub struct RevisionMeta {
     /// The id of the API's key that applied it; `None`: it was no REST call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
+    /// The files with lists of names that the policy has, each once, and what they said.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lists: Vec<KeptList>,
 }
 
 /// One applied policy.

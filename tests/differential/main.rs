@@ -109,9 +109,11 @@ impl Gateway {
         self.charge_again();
         // What a revision takes back stays taken back: a later one that allows the name again opens no old answer.
         let policy = &self.policy;
-        self.told.retain(|(host, name, ..)| {
+        self.told.retain(|(host, name, address, _)| {
             let host = host.as_deref().map(|word| policy.hosts.keys().find(|name| name.as_str() == word));
-            host != Some(None) && reference::decide_name(policy, host.flatten(), Some(name)).verdict == Verdict::Allow
+            host != Some(None)
+                && reference::decide_name(policy, host.flatten(), Some(name)).verdict == Verdict::Allow
+                && reference::denied_answer(&policy.effective(host.flatten()), *address).is_none()
         });
         self.age();
     }
@@ -166,7 +168,7 @@ impl Gateway {
         let cap = self.state.caps.get(id).expect("a cap");
         let passed = if cap.state().last { cap.state().limit } else { cap.bytes };
         let reading = Reading { passed, ..cap.reading() };
-        if let Stopped::More(change) = self.state.caps.stopped(id, reading, true) {
+        if let Stopped::More(change) = self.state.caps.stopped(id, reading, true, self.now().utc) {
             let changes = [change];
             apply(&mut self.kernel, &self.state.set_caps(&changes)).expect("a legal transaction");
             self.state.caps_set(&changes);
@@ -365,7 +367,7 @@ fn compare_answer(gateway: &Gateway, flow: &Flow<'_>, seed: u64) {
 fn names_of_class(table: &Table, mark: u32) -> BTreeSet<Name> {
     let element = table.sets["up"].elements.get(&Key::Mark(mark));
     let comment = element.and_then(|value| value.comment.as_deref());
-    comment.and_then(read_comment).map(|(_, names)| names).unwrap_or_default()
+    comment.and_then(read_comment).map(|said| said.names).unwrap_or_default()
 }
 
 fn seed_of_run() -> u64 {
@@ -473,7 +475,7 @@ fn reference_snapshot_and_simulator_agree_on_random_triples() {
                 let same = gateway.kernel.sets["up"]
                     .elements
                     .get(&Key::Mark(*mark))
-                    .and_then(|value| value.comment.as_deref().and_then(read_comment).map(|(host, _)| host.to_owned()))
+                    .and_then(|value| value.comment.as_deref().and_then(read_comment).map(|said| said.host.to_owned()))
                     .is_some_and(|word| word == host.map_or("*", |name| name.as_str()));
                 let opened: Vec<Leased<'_>> = names
                     .iter()

@@ -1,10 +1,13 @@
 //! Random policies and flows from a small universe, so that they meet.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use clawgress::policy::model::Policy;
+use clawgress::policy::lists::{MAX_RULES, Reader};
+use clawgress::policy::model::{ListFormat, Policy};
 use clawgress::policy::name::Name;
 use clawgress::policy::reference::{Flow, Protocol};
 use clawgress::policy::{normalised, parse};
@@ -59,7 +62,35 @@ const NETS: [&str; 10] = [
     "0.0.0.0/0",
     "::/0",
 ];
+/// Files with lists of names, by format.
+const LISTS: [(&str, ListFormat, &str); 7] = [
+    ("/names", ListFormat::Domains, "a.test-site.com\n*.x.other.net\nthird.org\n"),
+    ("/empty", ListFormat::Domains, "# nothing\n"),
+    ("/hosts", ListFormat::Hosts, "0.0.0.0 b.test-site.com x.other.net\n"),
+    ("/filter", ListFormat::Adblock, "||test-site.com^\n@@||a.test-site.com^\n||third.org^\n@@||third.org^\n"),
+    ("/filter2", ListFormat::Adblock, "||other.net^\n@@||*.other.net^\n||x.other.net^\n||www.third.org^\n"),
+    (
+        "/zone",
+        ListFormat::Rpz,
+        "*.test-site.com CNAME .\na.test-site.com CNAME rpz-passthru.\n*.a.test-site.com CNAME *.\n\
+         *.other.net CNAME rpz-passthru.\nx.other.net A 127.0.0.1\n16.0.0.184.93.rpz-ip CNAME .\n\
+         32.34.216.184.93.rpz-ip CNAME rpz-passthru.\n32.1.1.60.45.rpz-ip CNAME .\n",
+    ),
+    ("/zone2", ListFormat::Rpz, "single CNAME rpz-passthru.\n*.third.org CNAME .\n48.zz.1.4700.2606.rpz-ip CNAME .\n"),
+];
 const PORTS: [u16; 5] = [53, 80, 443, 22, 8443];
+
+/// The policy of a document, with what the files say.
+pub fn read(document: &Value) -> Policy {
+    let policy = parse(&document.to_string()).unwrap_or_else(|errors| panic!("{errors:?}\n{document}"));
+    let contents = |text: &str, format| {
+        let mut reader = Reader::new(format, 0, MAX_RULES);
+        reader.feed(text.as_bytes()).expect("a list");
+        Arc::new(reader.finish().expect("a list"))
+    };
+    let lists = LISTS.map(|(file, format, text)| ((file.to_owned(), format), contents(text, format)));
+    policy.with_contents(&BTreeMap::from(lists))
+}
 
 impl Random {
     pub fn new(seed: u64) -> Self {
@@ -90,6 +121,9 @@ impl Random {
         if self.chance(75) {
             allow["domains"] = self.some(&PATTERNS, 40);
         }
+        if self.chance(40) {
+            allow["domain_lists"] = self.lists(25);
+        }
         if self.chance(50) {
             // Everything at once is rare, or nothing would ever be refused.
             let few = if self.chance(10) { &NETS[..] } else { &NETS[..8] };
@@ -101,6 +135,12 @@ impl Random {
         allow
     }
 
+    /// Some of the lists in files.
+    fn lists(&mut self, percent: u64) -> Value {
+        let lists = LISTS.iter().filter(|_| self.chance(percent));
+        lists.map(|(file, format, _)| json!({ "name": &file[1..], "file": file, "format": format.word() })).collect()
+    }
+
     fn deny(&mut self) -> Value {
         let mut deny = json!({});
         if self.chance(50) {
@@ -108,6 +148,9 @@ impl Random {
         }
         if self.chance(50) {
             deny["ips"] = self.some(&NETS[..8], 10);
+        }
+        if self.chance(40) {
+            deny["domain_lists"] = self.lists(15);
         }
         deny
     }
@@ -218,7 +261,7 @@ impl Random {
 
     pub fn policy(&mut self) -> Policy {
         let document = self.document();
-        parse(&document.to_string()).unwrap_or_else(|errors| panic!("{errors:?}\n{document}"))
+        read(&document)
     }
 
     /// A policy that differs from `old` in one or two places, sometimes in all.
@@ -246,7 +289,7 @@ impl Random {
         } else if let Some(value) = fresh.get(part) {
             document[part] = value.clone();
         }
-        parse(&document.to_string()).unwrap_or_else(|errors| panic!("{errors:?}\n{document}"))
+        read(&document)
     }
 
     pub fn name(&mut self) -> Name {

@@ -7,6 +7,8 @@ mod dns_filter;
 mod dns_query;
 #[path = "../../fuzz/checks/ledger.rs"]
 mod ledger;
+#[path = "../../fuzz/checks/lists.rs"]
+mod lists;
 mod mutate;
 #[path = "../../fuzz/checks/netlink_dump.rs"]
 mod netlink_dump;
@@ -101,6 +103,11 @@ fn packets_of_clients() {
 #[test]
 fn copies_of_refused_packets() {
     smoke("nflog", nflog::check, 1000);
+}
+
+#[test]
+fn lists_of_names_in_files() {
+    smoke("lists", lists::check, 500);
 }
 
 #[test]

@@ -61,8 +61,8 @@ fn what_is_not_enforced_yet_is_refused() {
     let parts = [
         ("/limits", json!({ "limits": { "egress_kbps": 100_000_001 } })),
         (
-            "/deny/domain_lists",
-            json!({ "deny": { "domain_lists": [{ "name": "a", "file": "/a", "format": "hosts" }] } }),
+            "/deny/domain_lists/0/file: cannot read /nowhere",
+            json!({ "deny": { "domain_lists": [{ "name": "a", "file": "/nowhere", "format": "hosts" }] } }),
         ),
     ];
     for (place, part) in parts {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hickory_proto::rr::RecordType;
 use serde_json::json;
 
-use crate::world::{Over, World};
+use crate::world::{HELLO, Over, World};
 use crate::{A, AGENTS, OTHER, OTHER6, SITE, SITE6, rounds};
 
 fn policy() -> serde_json::Value {
@@ -125,6 +125,48 @@ fn tracking_that_others_switch_off_afterwards_stays_on() {
     );
     world.a.tcp(SITE, 443).must_reach();
     world.a.tcp(OTHER, 443).must_be_reset();
+}
+
+#[test]
+fn borrowed_sources_get_nowhere_though_no_interface_has_an_address_yet() {
+    let mut world = world!();
+    world.gateway.enforce(json!({ "version": 1, "scope": { "sources": AGENTS } }));
+    let known = |gateway: &crate::world::Gateway| gateway.path("state/interfaces.json").exists();
+    world.gateway.wait_until("the interfaces are written down", Duration::from_secs(5), known);
+    reboot(&mut world);
+    world.gateway.netns.ip("addr flush dev lan1\naddr flush dev lan2\n");
+    early(&world);
+    world.gateway.netns.ip("addr add 192.168.10.1/24 dev lan1\naddr add fd00:10::1/64 dev lan1 nodad\n\
+         addr add 192.168.11.1/24 dev lan2\naddr add fd00:11::1/64 dev lan2 nodad\n");
+    // c is out of scope, so the packet would be nobody's business.
+    world.c.udp(SITE, 443).must_reach();
+    let honest = world.internet.servers.arrivals().len();
+    for (source, site) in [(world.c.v4, SITE), (world.c.v6, SITE6)] {
+        assert!(!world.a.udp_from((source, 4242), (site, 443), HELLO).reached());
+    }
+    assert_eq!(world.internet.servers.arrivals().len(), honest, "nothing of it may arrive");
+}
+
+#[test]
+fn caps_are_not_counted_afresh() {
+    let mut world = world!();
+    world.internet.upstream.host("api.example.com", &[SITE]);
+    let capped = json!({ "version": 1, "time_zone": "UTC", "hosts": { "a": { "sources": A,
+        "allow": { "domains": ["api.example.com"] },
+        "exfil": { "domains": { "api.example.com": { "bytes": 1_000_000, "period": "day" } } } } } });
+    world.gateway.enforce(capped);
+    world.a.reach("api.example.com", 443).must_reach();
+    let used = |world: &World| world.gateway.status()["caps"][0]["used"].as_u64().expect("a cap");
+    let before = used(&world);
+    assert!(before > 0);
+    reboot(&mut world);
+    early(&world);
+    assert!(!world.a.tcp(SITE, 443).reached(), "there is no lease");
+    let table = world.gateway.nft(&["list", "table", "inet", "clawgress"]);
+    assert!(!table.must_succeed().contains("quota"), "{}", table.stdout);
+    world.gateway.start();
+    assert!(used(&world) >= before, "{} of {before}", used(&world));
+    world.a.reach("api.example.com", 443).must_reach();
 }
 
 #[test]

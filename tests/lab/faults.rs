@@ -109,9 +109,9 @@ fn every_foreign_change_is_told() {
     world.gateway.enforce(policy());
     for times in 1..=3 {
         world.gateway.nft(&["flush", "chain", "inet", "clawgress", "egress"]).must_succeed();
-        std::thread::sleep(SOON);
+        let told = |gateway: &crate::world::Gateway| gateway.log().matches("restored").count();
+        world.gateway.wait_until("it is told", Duration::from_secs(10), |gateway| told(gateway) == times);
         world.a.tcp(OTHER, 443).must_be_reset();
-        assert_eq!(world.gateway.log().matches("restored").count(), times, "{}", world.gateway.log());
     }
 }
 

@@ -53,7 +53,7 @@ fn group(text: &mut String, head: &str, rows: &[Vec<String>], all: usize) {
     }
     let more = all.saturating_sub(rows.len().min(LINES));
     if more > 0 {
-        let _ = writeln!(text, "  … and {more} more; --json lists them");
+        let _ = writeln!(text, "  … and {more} more; --json lists more");
     }
 }
 
@@ -89,22 +89,24 @@ fn row(change: &Change) -> Vec<String> {
         Kind::Changed => "~",
     };
     let field = serde_json::to_value(change.field).ok().and_then(|field| field.as_str().map(str::to_owned));
-    let item = change.item.clone().unwrap_or_default();
+    // A host stands in the column of hosts, and its sources where others have their entry.
+    let (host, item) = match (change.field, &change.host) {
+        (Field::Hosts, _) => (change.item.clone().unwrap_or_default(), String::new()),
+        (_, host) => (host.clone().unwrap_or_else(|| "all".to_owned()), change.item.clone().unwrap_or_default()),
+    };
     let said = match (&change.before, &change.after) {
         (Some(before), Some(after)) => format!("{before} → {after}"),
         (Some(said), None) | (None, Some(said)) if *said != item => said.clone(),
         _ => String::new(),
     };
     let what = [item, said].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(": ");
-    let host = match (change.field, &change.host) {
-        (Field::Hosts, _) => String::new(),
-        (_, Some(host)) => host.clone(),
-        (_, None) => "all".to_owned(),
-    };
     vec![sign.to_owned(), host, field.unwrap_or_default(), what]
 }
 
 fn flows(text: &mut String, flows: &Flows) {
+    if flows.cut == 0 {
+        let _ = writeln!(text, "\nno live flow is cut, of {}", flows.live);
+    }
     let of = |later: bool| -> Vec<Vec<String>> {
         flows.listed.iter().filter(|flow| flow.at.is_some() == later).map(flow).collect()
     };
@@ -147,7 +149,10 @@ fn replay(text: &mut String, replay: &Replay) {
     let (records, since) = (replay.records, time(replay.since));
     let _ = writeln!(text, "\nthe {} decisions recorded since {since} ({records} records):", replay.decisions);
     for (head, differing) in [("would break", &replay.breaks), ("would open", &replay.opens)] {
-        hosts(text, head, differing);
+        // None where nothing is recorded that could break is no news.
+        if differing.decisions > 0 || replay.recorded == Decisions::All || head == "would open" {
+            hosts(text, head, differing);
+        }
     }
     if replay.recorded != Decisions::All {
         text.push_str("  what would break is not known: what passes is not recorded (log.decisions = \"all\" does)\n");

@@ -101,9 +101,14 @@ macro_rules! alone {
 alone!(u16, Self::to_string);
 alone!(String, Self::clone);
 
-/// The words for a list in a file.
+/// Octets of a digest that tell two contents of one file apart.
+const DIGEST: usize = 12;
+
+/// The words for a list in a file, with what tells its contents from those before a change.
 pub(super) fn file_words(list: &DomainList) -> String {
-    format!("{} ({}, {:?})", list.name, list.file, list.format).to_lowercase()
+    let DomainList { name, file, format, contents } = list;
+    let digest = contents.as_ref().and_then(|contents| contents.digest().get(..DIGEST));
+    format!("{name} ({file}, {}, {})", format.word(), digest.unwrap_or("not read"))
 }
 
 /// What came to lists, or went.

@@ -32,6 +32,10 @@ impl Words<'_> {
             Reason::Allowed => self.allowed(decision),
             Reason::Denied => format!("{who} may never reach {what}: {}", self.line(decision)),
             Reason::PortNotAllowed => self.port(),
+            Reason::NoLease if self.barred().is_some() => format!(
+                "{what} is closed for {who}: no line of allow.ips covers it, and no answer may hold it: {}",
+                self.barred().unwrap_or_default()
+            ),
             Reason::NoLease => format!(
                 "{what} is closed for {who}: no line of allow.ips covers it, and no answer for an allowed name that is \
                  still good gave it this address; ask the gateway's DNS for the name first"
@@ -71,6 +75,17 @@ impl Words<'_> {
             "{who} may send nothing more to {what} for now: it has used the {} bytes that {path} gives it each {}; the              next period begins {turns}",
             cap.bytes, cap.period
         )
+    }
+
+    /// What keeps the address out of answers.
+    fn barred(&self) -> Option<String> {
+        let Asked::Ip(address) = self.asked else { return None };
+        let (path, network) = reference::denied_answer(self.rules, *address)?;
+        let file = self.rules.deny_lists.into_iter().flatten().find_map(|list| {
+            let at = list.entries.iter().enumerate().find(|(at, _)| list.entry_path(*at) == path)?;
+            Some(at.1.file.clone())
+        });
+        Some(format!("{path} has {} in line {} of {}", network.net, network.line, file.unwrap_or_default()))
     }
 
     /// Whose traffic it is.
@@ -122,10 +137,26 @@ impl Words<'_> {
     fn line(&self, decision: &Decision) -> String {
         let Some(path) = &decision.path else { return "no line of the policy says otherwise".to_owned() };
         let text = decision.domain.as_ref().map(ToString::to_string).or_else(|| self.net_at(path));
-        match text {
-            Some(text) => format!("{path} says \"{text}\""),
-            None => format!("{path} says so"),
+        match (text, self.file_line(path, decision)) {
+            (Some(text), Some(place)) => format!("{path} has \"{text}\" in {place}"),
+            (Some(text), None) => format!("{path} says \"{text}\""),
+            (None, Some(place)) => format!("{path} says so in {place}"),
+            (None, None) => format!("{path} says so"),
         }
+    }
+
+    /// Line and file, where the decision is by a list in a file.
+    fn file_line(&self, path: &Pointer, decision: &Decision) -> Option<String> {
+        let lists = self.rules.deny_lists.into_iter().chain([self.rules.domain_lists]).flatten();
+        let mut entries = lists.flat_map(|list| (0..).map(|at| list.entry_path(at)).zip(list.entries.iter()));
+        let (_, list) = entries.find(|(place, _)| place == path)?;
+        let contents = list.contents.as_ref()?;
+        let line = match (&decision.domain, self.asked) {
+            (Some(pattern), _) => contents.line_of(pattern)?,
+            (None, Asked::Ip(address)) => contents.denies_address(*address)?.line,
+            (None, Asked::Domain(_)) => return None,
+        };
+        Some(format!("line {line} of {}", list.file))
     }
 
     /// The entry of a list of networks, by its place.
@@ -159,10 +190,21 @@ impl Words<'_> {
         }
     }
 
+    fn no_name(&self) -> String {
+        let files = self.rules.domain_lists.filter(|list| !list.entries.is_empty());
+        match (self.rules.domains, files) {
+            (written, None) => nothing_of("domains", written),
+            (None, Some(files)) => format!("no list of {} has it", files.path),
+            (Some(written), Some(files)) => {
+                format!("{}, and no list of {} has it", nothing_of("domains", Some(written)), files.path)
+            }
+        }
+    }
+
     fn not_listed(&self) -> String {
         let (who, what) = (self.who(), self.asked);
         match self.asked {
-            Asked::Domain(_) => format!("{who} may not reach {what}: {}", nothing_of("domains", self.rules.domains)),
+            Asked::Domain(_) => format!("{who} may not reach {what}: {}", self.no_name()),
             Asked::Ip(address) if reference::is_special(*address) => format!(
                 "{who} may not reach {what}: {}, and an address of this kind (private, local or reserved) is never \
                  opened by a DNS answer",

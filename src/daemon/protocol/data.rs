@@ -28,6 +28,11 @@ pub enum StateWord {
     Unconfigured,
 }
 
+impl StateWord {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Enforcing, Self::Monitoring, Self::Degraded, Self::Blocked, Self::Unconfigured];
+}
+
 /// One check of `status` and `health`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Check {

@@ -3,10 +3,13 @@
 //!
 //! The answer's envelope is that of the REST calls (SPEC section 5). `data` is by command: [`Status`], [`Health`],
 //! [`Text`] (firewall, rpz), [`Stored`] (show), [`Applied`] (apply, import, store), [`RolledBack`], [`Confirmed`],
-//! [`Explanation`](crate::core::explain::Explanation) (explain), [`Logged`] (log), [`plan::Plan`], [`History`], [`TornDown`].
+//! [`Explanation`](crate::core::explain::Explanation) (explain), [`Logged`] (log), [`plan::Plan`], [`History`],
+//! [`TornDown`], [`Report`](crate::core::telemetry::Report) (telemetry), [`Stats`](crate::core::telemetry::Stats),
+//! [`Text`] (metrics).
 
 mod data;
 pub mod plan;
+mod telemetry;
 
 use std::net::IpAddr;
 
@@ -20,6 +23,7 @@ use crate::decisions::Filter;
 use crate::policy::Diagnostic;
 use crate::policy::schedule::Moment;
 
+pub use self::telemetry::{Telemetry, ViewWord};
 pub use data::{
     Applied, Check, Confirmed, Health, History, Limits, Logged, RolledBack, StateWord, Status, Stored, Text, TornDown,
 };
@@ -118,6 +122,12 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         hours: Option<u32>,
     },
+    /// Usage and denials.
+    Telemetry(Telemetry),
+    /// Totals and top lists.
+    Stats {},
+    /// The counters in Prometheus' format.
+    Metrics {},
     /// The revisions.
     History {},
     /// Stop enforcing.
@@ -243,6 +253,7 @@ impl Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::telemetry::Window;
     use crate::store::Origin;
 
     fn read(line: &str) -> Result<Request, serde_json::Error> {
@@ -275,6 +286,17 @@ mod tests {
             ),
             (Request::Rollback { revision: Some(3), expect_revision: None }, r#"{"command":"rollback","revision":3}"#),
             (Request::Confirm { revision: None }, r#"{"command":"confirm"}"#),
+            (Request::Telemetry(Telemetry::default()), r#"{"command":"telemetry"}"#),
+            (
+                Request::Telemetry(Telemetry {
+                    view: Some(ViewWord::Agent),
+                    target: Some("a".into()),
+                    window: Some(Window::FiveMinutes),
+                    no_redact: false,
+                }),
+                r#"{"command":"telemetry","view":"agent","target":"a","window":"5m"}"#,
+            ),
+            (Request::Stats {}, r#"{"command":"stats"}"#),
             (
                 Request::Explain(explain),
                 r#"{"command":"explain","source":"192.168.10.10","domain":"api.example.com","port":443,"protocol":"tcp"}"#,

@@ -11,10 +11,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
+use super::lists::Files;
 use super::read::describe;
 use super::{Accepted, Author, Confirm, Keep, Rejected, Revisions, Terms, unkept};
 use crate::daemon::answer::Office;
 use crate::daemon::protocol::{Confirmed, MAX_CONFIRM_SECONDS, Refusal};
+use crate::policy::document_digest;
 use crate::store::{Origin, Revision, StoreError, Unconfirmed, Wait};
 
 /// How long after a going back that failed the next is tried.
@@ -116,7 +118,8 @@ impl Revisions {
         };
         // Who goes back must not have to make room on a disk first.
         let staged = self.store.stage_policy(&target.policy);
-        let terms = Terms { author, last: None, keep: Keep::IfPossible, confirm: None };
+        let files = Files::Of(&target.meta);
+        let terms = Terms { author, last: None, keep: Keep::IfPossible, confirm: None, files };
         let mut accepted = self.change(&target.policy, terms).await?;
         match staged.and_then(crate::store::Staged::commit) {
             Ok(()) => accepted.stored = true,
@@ -227,7 +230,8 @@ impl Revisions {
     ) -> Result<Accepted, Rejected> {
         let Unconfirmed { wait, back_to } = unconfirmed;
         let author = Author::from(Origin::Rollback);
-        let terms = Terms { author: &author, last, keep: Keep::IfPossible, confirm: None };
+        let files = Files::Of(&back_to.meta);
+        let terms = Terms { author: &author, last, keep: Keep::IfPossible, confirm: None, files };
         let mut accepted = self.enforce(&back_to.policy, terms).await?;
         warn!(
             "revision {} was not confirmed in time; the policy of revision {} is in force",
@@ -247,8 +251,13 @@ impl Revisions {
     /// Who applied the stored policy on trial has it in the file; it must not come back with the next start.
     pub(super) fn unstore(&self, unconfirmed: &Unconfirmed) -> Result<(), StoreError> {
         let Ok(Some(text)) = self.store.stored_policy() else { return Ok(()) };
-        let same =
-            crate::policy::parse(&text).is_ok_and(|policy| crate::policy::digest(&policy) == unconfirmed.wait.sha256);
+        let trial = self.store.revision(unconfirmed.wait.revision).ok().flatten();
+        let trial = trial.filter(|trial| trial.meta.sha256 == unconfirmed.wait.sha256);
+        let document = |text: &str| crate::policy::parse(text).ok().map(|policy| document_digest(&policy));
+        let stored = document(&text);
+        let same = stored.is_some()
+            && (stored.as_ref() == Some(&unconfirmed.wait.sha256)
+                || trial.is_some_and(|trial| document(&trial.policy) == stored));
         if !same {
             return Ok(());
         }
@@ -260,7 +269,7 @@ impl Revisions {
     }
 
     /// The text of the policy in force: as somebody wrote it, or in normal form where that is not recorded.
-    fn current_text(&self) -> String {
+    pub(super) fn current_text(&self) -> String {
         let Some(current) = &self.current else { return String::new() };
         match self.store.revision(current.meta.revision) {
             Ok(Some(found)) if found.meta.sha256 == current.meta.sha256 => found.policy,

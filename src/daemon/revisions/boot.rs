@@ -4,6 +4,7 @@ use chrono::{TimeDelta, Utc};
 use tracing::warn;
 
 use super::back::Waiting;
+use super::lists::Files;
 use super::read::describe;
 use super::{Accepted, Author, Keep, Rejected, Revisions, Terms};
 use crate::store::{Origin, Revision, Store, Unconfirmed};
@@ -70,7 +71,8 @@ impl Revisions {
 
     async fn enforce_at_boot(&mut self, text: &str, last: Option<&Revision>) -> Result<Accepted, Rejected> {
         let author = Author::from(Origin::Boot);
-        self.enforce(text, Terms { author: &author, last, keep: Keep::IfPossible, confirm: None }).await
+        let files = last.map_or(Files::Now, |last| Files::Since(&last.meta));
+        self.enforce(text, Terms { author: &author, last, keep: Keep::IfPossible, confirm: None, files }).await
     }
 
     /// Goes on with what the earlier process waited for; the text of the policy that is in force then.

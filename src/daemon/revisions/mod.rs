@@ -6,6 +6,7 @@
 
 mod back;
 mod boot;
+mod lists;
 mod read;
 
 use std::path::PathBuf;
@@ -17,11 +18,12 @@ use tokio::sync::Notify;
 use super::handle::Handle;
 use super::protocol::Refusal;
 use crate::policy::{Diagnostic, Policy};
-use crate::store::{Origin, Revision, RevisionMeta, StagedRevision, Store, StoreError};
+use crate::store::{KeptList, Origin, Revision, RevisionMeta, StagedRevision, Store, StoreError};
 
 pub use back::keep_promises;
-use read::refusal;
-pub use read::{Read, read, sizes};
+use lists::Files;
+pub use read::{Read, sizes};
+use read::{read, refusal};
 
 /// The revision in force.
 #[derive(Clone, Debug)]
@@ -102,6 +104,8 @@ pub struct Revisions {
     pub current: Option<Current>,
     /// What is wrong with the stored policy, or with storing; shown by `status`.
     pub trouble: Vec<String>,
+    /// Files with lists that could not be read, so that what they said before stays in force; shown by `status`.
+    pub lists_trouble: Vec<String>,
     waiting: Option<back::Waiting>,
     /// Told whenever another revision waits for its confirmation, or none any more.
     waiting_changed: Arc<Notify>,
@@ -114,6 +118,7 @@ struct Terms<'a> {
     last: Option<&'a Revision>,
     keep: Keep,
     confirm: Option<Confirm>,
+    files: Files<'a>,
 }
 
 /// The policy goes away by itself unless it is confirmed.
@@ -137,7 +142,16 @@ impl Revisions {
     /// Nothing is enforced by this alone; see [`Revisions::boot`].
     pub fn new(store: Store, policy_file: PathBuf, gate: Handle) -> Self {
         let (current, trouble) = (None, Vec::new());
-        Self { store, policy_file, gate, current, trouble, waiting: None, waiting_changed: Arc::default() }
+        let (lists_trouble, waiting_changed) = (Vec::new(), Arc::default());
+        Self { store, policy_file, gate, current, trouble, lists_trouble, waiting: None, waiting_changed }
+    }
+
+    /// A policy as it would be enforced now, its files included. Nothing is changed.
+    ///
+    /// # Errors
+    /// Every mistake in it.
+    pub fn examine(&self, text: &str) -> Result<Read, Rejected> {
+        read(text, Files::Now, &self.store, self.current.as_ref().map(|current| &*current.policy))
     }
 
     /// The stored policy, for reading and for `show`.
@@ -158,7 +172,7 @@ impl Revisions {
     ) -> Result<Accepted, Rejected> {
         self.expect(expect)?;
         let confirm = confirm.map(|seconds| Confirm { seconds, store: true });
-        let terms = Terms { author, last: None, keep: Keep::OrRefuse, confirm };
+        let terms = Terms { author, last: None, keep: Keep::OrRefuse, confirm, files: Files::Now };
         if confirm.is_some() {
             let mut accepted = self.change(text, terms).await?;
             if self.waiting.is_none() {
@@ -187,7 +201,7 @@ impl Revisions {
     /// Nothing changed.
     pub fn keep_for_later(&mut self, text: &str, expect: Option<u64>) -> Result<Accepted, Rejected> {
         self.expect(expect)?;
-        let Read { sha256, warnings, .. } = read(text)?;
+        let Read { sha256, warnings, .. } = self.read(text, Files::Now)?;
         self.store.write_policy(text).map_err(|error| unkept(&error))?;
         Ok(Accepted {
             revision: self.current.as_ref().map(|current| current.meta.revision),
@@ -221,7 +235,7 @@ impl Revisions {
         let confirm = confirm.map(|seconds| Confirm { seconds, store: false });
         // Whoever closes something now must not have to make room on a disk first; but a promise to go back takes room.
         let keep = if confirm.is_some() { Keep::OrRefuse } else { Keep::IfPossible };
-        let mut accepted = self.change(&text, Terms { author, last: None, keep, confirm }).await?;
+        let mut accepted = self.change(&text, Terms { author, last: None, keep, confirm, files: Files::Now }).await?;
         accepted.stored = stored;
         Ok(accepted)
     }
@@ -257,7 +271,7 @@ impl Revisions {
     }
 
     async fn enforce(&mut self, text: &str, terms: Terms<'_>) -> Result<Accepted, Rejected> {
-        let Read { policy, prepared, sha256, warnings } = read(text)?;
+        let Read { policy, prepared, sha256, warnings, lists, lists_trouble } = self.read(text, terms.files)?;
         let again = self.current.as_ref().filter(|current| current.meta.sha256 == sha256).cloned();
         let kept = terms.last.filter(|last| last.meta.sha256 == sha256);
         let revision = match (&again, kept) {
@@ -267,7 +281,9 @@ impl Revisions {
         };
         let mut trouble = Vec::new();
         let Author { origin, key_id } = terms.author.clone();
-        let meta = RevisionMeta { revision, sha256: sha256.clone(), origin, applied_at: Utc::now(), key_id };
+        let applied_at = Utc::now();
+        let meta = RevisionMeta { revision, sha256: sha256.clone(), origin, applied_at, key_id, lists: lists.clone() };
+        self.keep_lists(&policy, terms.keep, &mut trouble)?;
         let known = again.is_some() || kept.is_some();
         let staged = if known { None } else { self.stage(&meta, text, terms.keep, &mut trouble)? };
         let promised = match terms.confirm {
@@ -290,6 +306,11 @@ impl Revisions {
         if again.is_none() {
             self.current = Some(Current { meta: kept.map_or(meta, |last| last.meta.clone()), policy });
         }
+        if let Some(current) = &mut self.current {
+            // The same contents, perhaps in files that were touched.
+            current.meta.lists = lists;
+        }
+        self.lists_trouble = lists_trouble;
         if let Some(promised) = promised {
             self.wait_for(promised);
         }
@@ -305,6 +326,40 @@ impl Revisions {
             warnings,
             trouble,
         })
+    }
+
+    fn read(&self, text: &str, files: Files<'_>) -> Result<Read, Rejected> {
+        read(text, files, &self.store, self.current.as_ref().map(|current| &*current.policy))
+    }
+
+    /// Keeps copies of the files, without which a record could not be enforced again.
+    fn keep_lists(&self, policy: &Policy, keep: Keep, trouble: &mut Vec<String>) -> Result<(), Rejected> {
+        for contents in policy.domain_lists().filter_map(|(_, list)| list.contents.as_ref()) {
+            match self.store.keep_list(contents) {
+                Ok(()) => {}
+                Err(error) if keep == Keep::OrRefuse => return Err(unkept(&error)),
+                Err(error) => trouble.push(format!("a list is in force but not kept: {error}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// The files of the policy in force, each with what it looked like when it was read.
+    pub fn lists(&self) -> Vec<KeptList> {
+        self.current.as_ref().map(|current| current.meta.lists.clone()).unwrap_or_default()
+    }
+
+    /// Puts in force what the files of the policy say now, if it is another thing. A file that cannot be read keeps what
+    /// it said. `None`: a revision is on trial, and nothing is read until that is over.
+    ///
+    /// # Errors
+    /// The kernel refused; what was in force stays.
+    pub async fn follow_lists(&mut self) -> Option<Result<Accepted, Rejected>> {
+        let meta = self.current.as_ref().filter(|_| self.waiting.is_none())?.meta.clone();
+        let (text, author) = (self.current_text(), Author::from(Origin::List));
+        let files = Files::Since(&meta);
+        let terms = Terms { author: &author, last: None, keep: Keep::IfPossible, confirm: None, files };
+        Some(self.enforce(&text, terms).await)
     }
 
     /// Writes the record of a revision beside its place.

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
+use std::collections::BTreeMap;
+
 use super::Rejected;
+use super::lists::{Files, load};
 use crate::daemon::gate::Refused;
 use crate::daemon::protocol::Refusal;
 use crate::plan::prepared::Prepared;
-use crate::policy::{Diagnostic, Policy, digest, not_yet_enforced, parse_with_warnings};
+use crate::policy::{Diagnostic, Parsed, Policy, digest, lists, not_yet_enforced, parse_with_warnings};
+use crate::store::{KeptList, Store};
 
 /// A policy that can be enforced.
 pub struct Read {
@@ -14,23 +18,34 @@ pub struct Read {
     pub prepared: Arc<Prepared>,
     pub sha256: String,
     pub warnings: Vec<Diagnostic>,
+    /// What the record says of its files.
+    pub lists: Vec<KeptList>,
+    /// Files that could not be read.
+    pub lists_trouble: Vec<String>,
 }
 
-/// Validates and prepares a policy. A large one takes some 100 ms, so this is done on a thread of its own that ends with
+/// Validates and prepares a policy, its files included. A large one takes some 100 ms, so this is done on a thread of its own that ends with
 /// it: what the allocator keeps of its memory serves the next one, whichever worker that runs on.
-pub fn read(text: &str) -> Result<Read, Rejected> {
-    let work = || std::thread::scope(|scope| scope.spawn(|| read_here(text)).join());
+pub(super) fn read(text: &str, files: Files<'_>, store: &Store, current: Option<&Policy>) -> Result<Read, Rejected> {
+    let work = || std::thread::scope(|scope| scope.spawn(|| read_here(text, files, store, current)).join());
     tokio::task::block_in_place(work).unwrap_or_else(|_| {
         Err(Rejected::failed("the policy could not be read: a fault in clawgress, please report it"))
     })
 }
 
-fn read_here(text: &str) -> Result<Read, Rejected> {
-    let parsed = parse_with_warnings(text).map_err(|errors| {
-        let count = if errors.len() == 1 { "1 mistake".to_owned() } else { format!("{} mistakes", errors.len()) };
-        Rejected { refusal: Refusal::Invalid, message: format!("the policy has {count}; nothing changed"), errors }
-    })?;
-    let missing = not_yet_enforced(&parsed.policy);
+fn invalid(errors: Vec<Diagnostic>) -> Rejected {
+    let count = if errors.len() == 1 { "1 mistake".to_owned() } else { format!("{} mistakes", errors.len()) };
+    Rejected { refusal: Refusal::Invalid, message: format!("the policy has {count}; nothing changed"), errors }
+}
+
+fn read_here(text: &str, files: Files<'_>, store: &Store, current: Option<&Policy>) -> Result<Read, Rejected> {
+    let Parsed { policy, mut warnings } = parse_with_warnings(text).map_err(invalid)?;
+    let known = current.into_iter().flat_map(Policy::domain_lists).filter_map(|(_, list)| list.contents.clone());
+    let known: BTreeMap<_, _> = known.map(|contents| (contents.digest().to_owned(), contents)).collect();
+    let loaded = load(&policy, files, store, &known).map_err(invalid)?;
+    let policy = policy.with_contents(&loaded.contents);
+    warnings.extend(lists::remarks(&policy));
+    let missing = not_yet_enforced(&policy);
     if !missing.is_empty() {
         return Err(Rejected {
             refusal: Refusal::Invalid,
@@ -38,9 +53,9 @@ fn read_here(text: &str) -> Result<Read, Rejected> {
             errors: missing,
         });
     }
-    let policy = Arc::new(parsed.policy);
+    let policy = Arc::new(policy);
     let (prepared, sha256) = (Arc::new(Prepared::of(&policy)), digest(&policy));
-    Ok(Read { policy, prepared, sha256, warnings: parsed.warnings })
+    Ok(Read { policy, prepared, sha256, warnings, lists: loaded.kept, lists_trouble: loaded.trouble })
 }
 
 /// The kernel's refusal in the form of a policy's mistake, if it is about one line.
@@ -65,9 +80,11 @@ pub(super) fn describe(rejected: &Rejected) -> String {
     }
 }
 
-/// How many hosts and how many entries of domain lists a policy has.
+/// How many hosts and how many names in allowlists a policy has; a file counts wherever it is named.
 pub fn sizes(policy: &Policy) -> (usize, usize) {
     let lists = policy.hosts.values().map(|host| &host.allow).chain([&policy.allow]);
-    let domains = lists.filter_map(|allow| allow.domains.as_ref()).map(|list| list.entries.len()).sum();
-    (policy.hosts.len(), domains)
+    let written: usize = lists.filter_map(|allow| allow.domains.as_ref()).map(|list| list.entries.len()).sum();
+    let in_files =
+        lists::summaries(policy).into_iter().filter(|list| list.is_of_allow()).map(|list| list.names as usize);
+    (policy.hosts.len(), written + in_files.sum::<usize>())
 }

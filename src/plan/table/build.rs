@@ -51,7 +51,7 @@ impl<'a> Build<'a> {
             };
             self.set(names::of("dst", family), spec, Elements::default());
         }
-        for name in [names::UP, names::DOWN] {
+        for name in [names::UP, names::DOWN, names::SENT_UP, names::SENT_DOWN] {
             let spec = SetSpec {
                 key: KeyType::Mark,
                 data: DataType::Verdict,

@@ -139,6 +139,8 @@ fn classify(build: &mut Build<'_>) {
         }
         let class = || vec![Cond::Mark(Op::Ge, CLASS_BASE)];
         passed(build, &chain, &[]);
+        let answers = class().into_iter().chain([Cond::Direction(Direction::Reply)]).collect();
+        build.rule(&chain, answers, vec![Action::Vmap(Field::CtMark, names::DOWN.into())], "towards the agent");
         build.rule(&chain, class(), vec![Action::Vmap(Field::CtMark, names::UP.into())], "");
         build.rule(&chain, class(), goto("b_window"), "leased, but its door is shut");
         build.rule(&chain, vec![], goto("b_lease"), "");

@@ -1,6 +1,6 @@
 //! Rate limits and caps: the chains that the verdicts of metered classes lead to.
 
-use super::super::ir::{Action, Cond, Family, Ident, Object, Rule, Verdict};
+use super::super::ir::{Action, Cond, Direction, Family, Field, Ident, Object, Rule, Verdict};
 use super::super::meter::{CapCounters, CapId, CapState, Meter};
 use super::super::ops::Op;
 use super::build::{Build, goto, jump, verdict};
@@ -22,6 +22,7 @@ pub(super) fn is_metered(policy: &Policy) -> bool {
 }
 
 pub(super) fn add(build: &mut Build<'_>) {
+    sent(build);
     if let Some(kbps) = &build.policy.egress_kbps {
         rate(build, names::rate(Owner::Global), kbps.value, kbps.path.as_str());
     }
@@ -50,6 +51,15 @@ pub(super) fn add(build: &mut Build<'_>) {
     }
 }
 
+/// `up` and `down` have counted their packets before these were measured and judged, so they are counted again here,
+/// where they have passed.
+fn sent(build: &mut Build<'_>) {
+    for (conds, map) in [(vec![Cond::Direction(Direction::Original)], names::SENT_UP), (vec![], names::SENT_DOWN)] {
+        build.rule(names::SENT, conds, vec![Action::Vmap(Field::CtMark, map.into())], "counted");
+    }
+    build.rule(names::SENT, vec![], verdict(Verdict::Accept), "");
+}
+
 fn rate(build: &mut Build<'_>, chain: Ident, kbps: u64, path: &str) {
     let over = Cond::OverRate { rate: kbps.saturating_mul(OCTETS_PER_KBIT), burst: BURST };
     build.rule(&chain, vec![over], goto(refusals::RATE_LIMITED), path);
@@ -73,7 +83,7 @@ fn over(cap: CapId, charged: &[CapId]) -> Vec<Rule> {
 pub fn stop(state: &CapState) -> Vec<Rule> {
     let (actions, comment) = match state {
         CapState { last: true, .. } => (goto(refusals::CAP_EXHAUSTED), "used up"),
-        CapState { lenient: true, .. } => (verdict(Verdict::Accept), "monitored"),
+        CapState { lenient: true, .. } => (goto(names::SENT), "monitored"),
         _ => (verdict(Verdict::Drop), "more is granted in a moment"),
     };
     vec![Rule { conds: Vec::new(), actions, comment: comment.into() }]
@@ -112,7 +122,7 @@ pub fn rules(meter: &Meter) -> Vec<(Ident, Rule)> {
     let count = |of: fn(CapCounters<Ident>) -> Ident| -> Vec<Action> {
         caps.iter().map(|cap| Action::CountIn(of(names::cap_counters(*cap)))).collect()
     };
-    let end = || meter.recheck.map_or_else(|| verdict(Verdict::Accept), |host| goto(names::recheck(host)));
+    let end = || goto(meter.recheck.map_or(names::SENT.into(), names::recheck));
     if !meter.caps.is_empty() {
         // Counted before what passed, so that no reading of what passed is without the headers.
         rule(&chain, vec![Cond::Longer(MERGED)], jump(merged.clone()), "several packets in one");

@@ -46,6 +46,12 @@ fixed! {
     UP = "up";
     /// Class to verdict, packets from the other side.
     DOWN = "down";
+    /// The end of packets that are accepted behind the limits and checks of their class: it counts them.
+    SENT = "sent";
+    /// Class to "accept": packets of the side that opened the flow, behind the limits and checks of their class.
+    SENT_UP = "sent_up";
+    /// The same for packets from the other side.
+    SENT_DOWN = "sent_down";
     /// Host id to the class of flows that `allow.ips` lets somebody open to it.
     INBOUND_CLASS = "inbound_class";
     /// Host id to the class of what would have been refused, where nothing is enforced.

@@ -134,7 +134,7 @@ fn monitor(build: &mut Build<'_>) {
 
         let passing = |agent| {
             let class = Action::SetMarkFrom(Lookup::One(Field::Ct(agent, family, End::Source)), map.clone());
-            vec![class, Action::Verdict(Verdict::Accept)]
+            [vec![class], goto(names::SENT)].concat()
         };
         let rules = |build: &mut Build<'_>, direction, side, agent| {
             for inside in scope::conditions_of(build, side, family) {

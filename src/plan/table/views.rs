@@ -86,13 +86,19 @@ fn open(build: &mut Build<'_>, chain: &str, family: Family, agent: Direction, ca
     for icmp in [proto::ICMP, proto::ICMPV6] {
         errors(build, chain, &[Cond::State(States::RELATED), Cond::Proto(icmp)], agent);
     }
-    let alive = Action::Vmap(Field::CtMark, alive.into());
+    let alive = |build: &mut Build<'_>, conds: Vec<Cond>| {
+        if !inbound {
+            let answers = conds.iter().cloned().chain([Cond::Direction(Direction::Reply)]).collect();
+            build.rule(chain, answers, vec![Action::Vmap(Field::CtMark, names::DOWN.into())], "towards the agent");
+        }
+        build.rule(chain, conds, vec![Action::Vmap(Field::CtMark, alive.into())], "");
+    };
     let Some(host) = capped else {
         who(build, chain, family, Field::Ct(agent, family, End::Source));
         let class = Action::SetMarkFrom(Lookup::One(Field::CtMark), classes.into());
         build.rule(chain, vec![], vec![class], "allow.ips covers the address");
         passed(build, chain, &[]);
-        build.rule(chain, vec![], vec![alive], "");
+        alive(build, vec![]);
         build.rule(chain, vec![], goto("b_window"), "its door is shut");
         return;
     };
@@ -114,12 +120,12 @@ fn open(build: &mut Build<'_>, chain: &str, family: Family, agent: Direction, ca
     let class = Action::SetMarkFrom(Lookup::One(peer), map);
     build.rule(chain, charged(), vec![class], "allow.ips covers the address, and a cap is charged");
     passed(build, chain, &charged());
-    build.rule(chain, charged(), vec![alive.clone()], "");
+    alive(build, charged());
     build.rule(chain, charged(), goto("b_window"), "its door is shut");
     if let Some(class) = build.situation.net_class(host, inbound) {
         build.rule(chain, vec![], vec![Action::SetMark(class)], "allow.ips covers the address");
         passed(build, chain, &[]);
-        build.rule(chain, vec![], vec![alive], "");
+        alive(build, vec![]);
     }
     build.rule(chain, vec![], goto("b_window"), "its door is shut");
 }
@@ -286,10 +292,10 @@ fn add_recheck(build: &mut Build<'_>, id: HostId, owner: Owner) {
             build.rule(&chain, vec![left], goto("b_lease"), "the source left this host");
         }
         build.rule(&chain, vec![], jump(names::guard(family, owner)), "");
-        build.rule(&chain, vec![], verdict(Verdict::Accept), "");
+        build.rule(&chain, vec![], goto(names::SENT), "");
     }
     if scope::is_given(build) {
-        build.rule(&entry, vec![], verdict(Verdict::Accept), "the flow left the scope");
+        build.rule(&entry, vec![], goto(names::SENT), "the flow left the scope");
     }
 }
 

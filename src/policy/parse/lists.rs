@@ -132,10 +132,9 @@ pub(super) fn domain_lists(value: &Value<'_>, at: &At<'_>, report: &mut Report) 
         let name = name.and_then(|value| list_name(value, &at.key("name"), &mut written, report));
         let file = file.and_then(|value| list_file(value, &at.key("file"), report));
         let format = format.and_then(|value| {
-            word(value, &at.key("format"), "a list format", &["domains", "hosts", "rpz", "adblock"], report)
+            word(value, &at.key("format"), "a list format", &ListFormat::ALL.map(ListFormat::word), report)
         });
-        let format = [ListFormat::Domains, ListFormat::Hosts, ListFormat::Rpz, ListFormat::Adblock][format?];
-        Some(DomainList { name: name?, file: file?, format })
+        Some(DomainList { name: name?, file: file?, format: ListFormat::ALL[format?], contents: None })
     })
 }
 

@@ -15,7 +15,7 @@ mod universe;
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use clawgress::cli::client::Client;
 use clawgress::core::explain::Explanation;
 use clawgress::daemon::protocol::{Applied, Explain, Request, Status};
@@ -152,7 +152,8 @@ fn packets_answers_and_explain_agree_with_the_reference() {
         seed,
         policy,
         revision: 1,
-        since: Utc::now(),
+        // Records tell milliseconds.
+        since: Utc::now() - TimeDelta::seconds(1),
         book: Book::default(),
         live: Vec::new(),
         cases: 0,

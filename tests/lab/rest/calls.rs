@@ -147,6 +147,42 @@ fn reading_calls_say_what_the_tool_says() {
 }
 
 #[test]
+fn a_plan_and_the_log_are_those_of_the_tool() {
+    let mut world = world!();
+    serve(&mut world, &only(SITE));
+    world.a.tcp(OTHER, 443).must_be_reset();
+    let mut logged = Value::Null;
+    world.gateway.wait_until("the refusal is recorded", super::super::log::PATIENCE, |_| {
+        logged = post(&world, "/clawgress/log", READ, json!({ "action": "block", "protocol": "tcp" })).done().clone();
+        logged["records"].as_array().is_some_and(|records| !records.is_empty())
+    });
+    assert_eq!((&logged["records"][0]["address"], &logged["records"][0]["port"]), (&json!(OTHER), &json!(443)));
+    let by_tool = world.gateway.tool(&["log", "--json", "--limit", "1", "--action", "block"]).json();
+    assert_eq!(by_tool, logged["records"].as_array().expect("records").last().expect("one").clone());
+    let none = post(&world, "/clawgress/log", READ, json!({ "host": "nobody", "limit": 5 }));
+    assert_eq!(none.done(), &json!({ "records": [] }));
+
+    let body = json!({ "policy": only(OTHER), "hours": 1 });
+    let mut planned = Value::Null;
+    world.gateway.wait_until("the record is in a file", super::super::log::PATIENCE, |_| {
+        planned = post(&world, "/clawgress/plan", READ, body.clone()).done().clone();
+        planned["replay"]["opens"]["decisions"].as_u64() >= Some(1)
+    });
+    let place = &planned["replay"]["opens"]["listed"][0]["listed"][0];
+    assert_eq!((&place["address"], &place["reason"]), (&json!(OTHER), &json!("not-allowlisted")), "{planned:#}");
+    let arguments = ["plan", "--policy", "-", "--hours", "1", "--json"];
+    let by_tool = world.gateway.tool_reading(&arguments, &only(OTHER).to_string()).json();
+    assert_eq!((&by_tool["changes"], &by_tool["sha256"]), (&planned["changes"], &planned["sha256"]));
+    assert_eq!(planned["changes"]["widen"], 1);
+    let wrong = json!({ "policy": { "version": 1, "allow": { "ports": [0], "domains": ["*.com"] } } });
+    let wrong = post(&world, "/clawgress/plan", READ, wrong);
+    wrong.refused(400);
+    assert_eq!(wrong.body["errors"].as_array().map(Vec::len), Some(2), "{wrong:?}");
+    assert_eq!(world.gateway.status()["revision"], 1);
+    world.a.tcp(OTHER, 443).must_be_reset();
+}
+
+#[test]
 fn agents_cannot_reach_the_api() {
     let mut world = world!();
     world.gateway.settings(&format!("{}listen = \"0.0.0.0:8787\"\n", super::keys()));
@@ -181,6 +217,9 @@ fn the_calls_of_old_scripts_work() {
     const HEALTH: &str = r#"curl -sS -X POST http://<vyos-host>/api/clawgress/health \
   -H "Content-Type: application/json" \
   -d '{"key":"id_key"}'"#;
+    const TELEMETRY: &str = r#"curl -sS -X POST http://<vyos-host>/api/clawgress/telemetry \
+  -H "Content-Type: application/json" \
+  -d '{"key":"id_key"}'"#;
     let mut world = world!();
     serve(&mut world, &only(SITE));
     world.internet.upstream.host("api.openai.com", &[OTHER]);
@@ -199,6 +238,11 @@ fn the_calls_of_old_scripts_work() {
     }
     let answer = curl(&world, HEALTH);
     assert_eq!((&answer["success"], &answer["data"]["healthy"]), (&json!(true), &json!(true)), "{answer}");
+    let answer = curl(&world, TELEMETRY);
+    let data = &answer["data"];
+    assert_eq!((&answer["success"], &data["window"]), (&json!(true), &json!("1h")), "{answer}");
+    assert_eq!(data["domains"]["api.openai.com"]["label"], "llm-provider", "{answer}");
+    assert!(data["agents"]["*"]["bytes_up"].as_u64() > Some(0), "{answer}");
 }
 
 fn curl(world: &World, line: &str) -> Value {
@@ -220,4 +264,50 @@ fn the_key_may_stand_in_the_head() {
     // Two keys must both be right.
     let both = json!({ "key": READ }).to_string();
     call(&world, "POST", "/clawgress/status", &with("wrong"), &both).refused(401);
+}
+
+#[test]
+fn metrics_answer_without_a_key_where_the_settings_say_so() {
+    let mut world = world!();
+    world.gateway.settings("[api]\nmetrics = true\n");
+    world.gateway.enforce(only(SITE));
+    super::await_listener(&world);
+    world.a.tcp(SITE, 443).must_reach();
+    world.a.tcp(OTHER, 443).must_be_reset();
+    let text = super::exchange(super::connect(&world), super::request("GET", "/metrics", "", "").as_bytes());
+    let (head, body) = text.split_once("\r\n\r\n").expect("an answer");
+    assert!(head.starts_with("HTTP/1.1 200") && head.to_lowercase().contains("text/plain; version=0.0.4"), "{head}");
+    let value = |name: &str| -> u64 {
+        let line = body.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        line.unwrap_or_else(|| panic!("{name} in {body}"))
+    };
+    assert_eq!(value("clawgress_state{state=\"enforcing\"}"), 1);
+    assert_eq!((value("clawgress_denies_total{reason=\"no-lease\"}"), value("clawgress_revision")), (1, 1), "{body}");
+    assert!(value("clawgress_host_bytes_total{host=\"*\",direction=\"up\"}") > 100);
+    for address in [SITE, OTHER, "192.168.10.10"] {
+        assert!(!body.contains(address), "no address is told: {body}");
+    }
+    // There is no key, so nobody may ask for anything else.
+    post(&world, "/clawgress/status", READ, json!({})).refused(401);
+}
+
+#[test]
+fn telemetry_is_what_the_tool_prints() {
+    let mut world = world!();
+    serve(&mut world, &only(SITE));
+    // One packet each way, and none after it.
+    world.a.udp(SITE, 443).must_reach();
+    for path in ["/clawgress/telemetry", "/api/clawgress/telemetry"] {
+        let answer = post(&world, path, READ, json!({}));
+        let data = answer.done();
+        let told = world.gateway.tool(&["telemetry", "--json"]).json();
+        assert_eq!((&data["window"], &data["revision"]), (&json!("1h"), &told["revision"]));
+        assert_eq!(data["agents"], told["agents"], "no packet comes any more");
+        assert!(data["usage"]["bytes_up"].as_u64() > Some(50), "{data}");
+    }
+    let one = post(&world, "/clawgress/telemetry", READ, json!({ "view": "agent", "target": "*", "window": "5m" }));
+    assert_eq!((&one.done()["window"], one.done()["agents"].as_object().expect("one").len()), (&json!("5m"), 1));
+    post(&world, "/clawgress/telemetry", READ, json!({ "view": "agent", "target": "nobody" })).refused(404);
+    post(&world, "/clawgress/telemetry", READ, json!({ "window": "2h" })).refused(400);
+    assert!(post(&world, "/clawgress/stats", READ, json!({})).done()["usage_24h"]["bytes_up"].as_u64() > Some(50));
 }

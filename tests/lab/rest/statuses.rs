@@ -8,8 +8,16 @@ use crate::world::World;
 use crate::{OTHER, SITE};
 
 /// Every call, and whether it changes something.
-const CALLS: [(&str, bool); 6] =
-    [("policy", true), ("rollback", true), ("confirm", true), ("status", false), ("health", false), ("explain", false)];
+const CALLS: [(&str, bool); 8] = [
+    ("policy", true),
+    ("rollback", true),
+    ("confirm", true),
+    ("status", false),
+    ("health", false),
+    ("explain", false),
+    ("log", false),
+    ("plan", false),
+];
 
 fn only(address: &str) -> Value {
     json!({ "version": 1, "allow": { "ips": [address] } })
@@ -18,7 +26,7 @@ fn only(address: &str) -> Value {
 /// A body that would be done with the right key.
 fn body(name: &str) -> Value {
     match name {
-        "policy" => json!({ "policy": only(OTHER) }),
+        "policy" | "plan" => json!({ "policy": only(OTHER) }),
         "explain" => json!({ "source": "192.168.10.10", "ip": OTHER }),
         _ => json!({}),
     }

@@ -1,0 +1,97 @@
+//! A list in a file that comes to deny an address: what was leased of it ends with its flows, and nothing else does.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clawgress::core::classes::Classes;
+use clawgress::core::doors::Now;
+use clawgress::core::lease::LeaseRequest;
+use clawgress::core::state::{State, World};
+use clawgress::plan::apply::apply;
+use clawgress::plan::ids::HostId;
+use clawgress::plan::ir::{Data, Key};
+use clawgress::plan::ops::Table;
+use clawgress::plan::snapshot::AddressVerdict;
+use clawgress::policy::decision::Reason;
+use clawgress::policy::lists::{MAX_RULES, Reader};
+use clawgress::policy::model::{ListFormat, Policy};
+use clawgress::policy::name::Name;
+use clawgress::policy::{digest, parse};
+
+/// Allows everything below example.com, but what a zone of these records denies.
+fn policy(zone: &str) -> Policy {
+    let text = r#"{"version": 1, "allow": {"domains": ["*.example.com"]},
+        "deny": {"domain_lists": [{"name": "z", "file": "/z", "format": "rpz"}]}}"#;
+    let mut reader = Reader::new(ListFormat::Rpz, 0, MAX_RULES);
+    reader.feed(zone.as_bytes()).unwrap();
+    let contents = Arc::new(reader.finish().unwrap());
+    parse(text).unwrap().with_contents(&BTreeMap::from([(("/z".to_owned(), ListFormat::Rpz), contents)]))
+}
+
+fn name(text: &str) -> Name {
+    Name::from_wire_labels(text.split('.').map(str::as_bytes)).unwrap()
+}
+
+fn now() -> Now {
+    Now { ms: 1000, utc: chrono::DateTime::from_timestamp(1_800_000_000, 0).unwrap() }
+}
+
+fn enforce(state: &mut State, kernel: &mut Table, policy: &Policy, revision: u64) -> usize {
+    let pending = state.enforce(policy, &World::listening(53), revision, now());
+    for ops in [&pending.delta.switch, &pending.delta.remove, &pending.delta.litter] {
+        apply(kernel, ops).expect("a legal transaction");
+    }
+    let cut = pending.cut;
+    state.enforced(pending);
+    assert_eq!(*kernel, state.expected(now()), "the kernel holds what it should");
+    cut
+}
+
+/// The class of an address, if it is leased and its door is open.
+fn class(kernel: &Table, address: &str) -> Option<u32> {
+    let key = Key::MarkAddress(u32::from(HostId::NOBODY.0), address.parse().unwrap());
+    match kernel.sets["dst4"].elements.get(&key)?.data {
+        Data::Mark(class) => kernel.sets["up"].elements.contains_key(&Key::Mark(class)).then_some(class),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_denied_address_ends_its_lease_and_flows_and_leaves_the_others() {
+    let (mut state, mut kernel) = (State::new(Classes::first_of_table(0)), Table::default());
+    let first = policy("bad.example.com CNAME .\n");
+    enforce(&mut state, &mut kernel, &first, 1);
+    let lease = |name: &Name, addresses: &[&str]| LeaseRequest {
+        revision: 1,
+        host: HostId::NOBODY,
+        name: name.clone(),
+        links: Vec::new(),
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        ttl: Duration::from_secs(300),
+    };
+    let requests = [
+        lease(&name("site.example.com"), &["93.184.216.34", "93.184.216.35"]),
+        lease(&name("other.example.com"), &["45.60.1.1"]),
+    ];
+    let leased = state.lease(&requests, now());
+    apply(&mut kernel, &leased.ops).unwrap();
+    let before = ["93.184.216.34", "93.184.216.35", "45.60.1.1"].map(|address| class(&kernel, address));
+    assert!(before[0].is_some() && before[0] == before[1] && before[2].is_some(), "{before:?}");
+
+    let second = policy("bad.example.com CNAME .\n32.34.216.184.93.rpz-ip CNAME .\n");
+    assert_ne!(digest(&first), digest(&second), "contents are part of the revision");
+    assert_eq!(enforce(&mut state, &mut kernel, &second, 2), 1, "one class is cut");
+    assert_eq!(class(&kernel, "93.184.216.34"), None);
+    let marks = kernel.sets["up"].elements.contains_key(&Key::Mark(before[0].unwrap()));
+    assert!(!marks, "flows that carry the old class are judged anew");
+    assert!(class(&kernel, "93.184.216.35").is_some_and(|class| Some(class) != before[1]), "leased under a new class");
+    assert_eq!(class(&kernel, "45.60.1.1"), before[2], "nothing to do with it");
+
+    let snapshot = state.enforce(&second, &World::listening(53), 3, now()).snapshot;
+    let judge = |address: &str| snapshot.judge_address(HostId::NOBODY, address.parse::<IpAddr>().unwrap());
+    let AddressVerdict::Denied(decision) = judge("93.184.216.34") else { panic!("denied") };
+    assert_eq!((decision.reason, decision.path.unwrap().as_str()), (Reason::Denied, "/deny/domain_lists/0"));
+    assert_eq!(judge("93.184.216.35"), AddressVerdict::Lease);
+}

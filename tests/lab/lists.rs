@@ -1,0 +1,202 @@
+//! Names in files (SPEC section 2, `domain_lists`): what they deny and allow, and what becomes of a file that changes, is
+//! gone, or comes back.
+
+use std::time::Duration;
+
+use hickory_proto::rr::RecordType;
+use serde_json::{Value, json};
+
+use crate::world::World;
+use crate::{A, OTHER, SITE};
+
+/// A changed file is in force within this: two looks, two seconds apart, and the work.
+const SOON: Duration = Duration::from_secs(15);
+
+fn write(world: &World, name: &str, text: &str) {
+    std::fs::write(world.gateway.path(name), text).expect("the temporary directory is writable");
+}
+
+fn list(world: &World, name: &str, format: &str) -> Value {
+    json!([{ "name": name, "file": world.gateway.path(name), "format": format }])
+}
+
+/// Everything below example.com, but what the file names.
+fn denying(world: &World, format: &str) -> Value {
+    json!({ "version": 1, "allow": { "domains": ["*.example.com"] },
+        "deny": { "domain_lists": list(world, "bad.txt", format) } })
+}
+
+fn resolves(world: &World, name: &str) -> bool {
+    world.a.lookup(name, RecordType::A).is_ok_and(|reply| reply.code() == "NOERROR")
+}
+
+#[track_caller]
+fn wait(world: &World, what: &str, mut is: impl FnMut() -> bool) {
+    world.gateway.wait_until(what, SOON, |_| is());
+}
+
+/// The check `lists` of `status`.
+fn check(world: &World) -> (bool, String) {
+    let checks = world.gateway.status()["checks"].clone();
+    let found = checks.as_array().expect("a list").iter().find(|check| check["name"] == "lists").cloned();
+    let found = found.expect("status tells of the lists");
+    (found["ok"] == true, found["message"].as_str().expect("a text").to_owned())
+}
+
+fn newest(world: &World) -> Value {
+    world.gateway.tool(&["history", "--json"]).json()["revisions"][0].clone()
+}
+
+fn serve(world: &World) {
+    for name in ["good.example.com", "bad.example.com", "worse.example.com"] {
+        world.internet.upstream.host(name, &[SITE]);
+    }
+}
+
+#[test]
+fn a_list_denies_by_name_and_its_line_is_told() {
+    let mut world = world!();
+    serve(&world);
+    write(&world, "bad.txt", "# threats\r\n0.0.0.0 worse.example.com bad.example.com\r\n0.0.0.0 no_name! \r\n");
+    world.gateway.enforce(denying(&world, "hosts"));
+    world.a.reach("bad.example.com", 443).must_be_blocked_by_name();
+    world.a.reach("good.example.com", 443).must_reach();
+    assert_eq!(world.internet.upstream.times_asked("bad.example.com"), 0);
+    let ran = world.gateway.tool(&["explain", "--source", "192.168.10.10", "--domain", "bad.example.com", "--json"]);
+    let told = ran.json();
+    assert_eq!((&told["verdict"], &told["reason"]), (&json!("block"), &json!("denied")), "{told}");
+    assert_eq!(told["path"], "/deny/domain_lists/0");
+    let file = world.gateway.path("bad.txt");
+    let place = format!("line 2 of {}", file.display());
+    assert!(told["detail"].as_str().is_some_and(|detail| detail.ends_with(&place)), "{told}");
+    let (ok, message) = check(&world);
+    assert!(ok && message.contains("2 names, 1 rejected"), "{message}");
+    let zone = world.gateway.tool(&["rpz"]);
+    assert!(
+        zone.must_succeed().contains("\nbad.example.com CNAME . ; /deny/domain_lists/0 line 2\n"),
+        "{}",
+        zone.stdout
+    );
+}
+
+#[test]
+fn a_list_allows_for_its_host_alone() {
+    let mut world = world!();
+    serve(&world);
+    write(
+        &world,
+        "good.rpz",
+        "$TTL 60\n@ SOA a. b. 1 2 3 4 5\n*.example.com CNAME rpz-passthru.\nbad.example.com CNAME .\n",
+    );
+    world.gateway.enforce(json!({ "version": 1, "hosts": { "a": { "sources": A,
+        "allow": { "domain_lists": list(&world, "good.rpz", "rpz") } } } }));
+    world.a.reach("good.example.com", 443).must_reach();
+    world.a.reach("bad.example.com", 443).must_be_blocked_by_name();
+    world.b.reach("good.example.com", 443).must_be_blocked_by_name();
+    // An allowlist without a name is none, not everything.
+    write(&world, "good.rpz", "; nothing\n");
+    wait(&world, "the empty list is in force", || !resolves(&world, "good.example.com"));
+    world.a.reach("good.example.com", 443).must_be_blocked_by_name();
+}
+
+#[test]
+fn addresses_of_a_zone_are_kept_out_of_answers_and_leases_end() {
+    let mut world = world!();
+    world.internet.upstream.host("good.example.com", &[SITE]);
+    world.internet.upstream.host("other.example.com", &[OTHER]);
+    write(&world, "bad.txt", "x.example.com CNAME .\n");
+    world.gateway.enforce(denying(&world, "rpz"));
+    world.a.reach("good.example.com", 443).must_reach();
+    write(&world, "bad.txt", "32.34.216.184.93.rpz-ip CNAME .\n");
+    wait(&world, "the address is shut", || !world.a.tcp(SITE, 443).reached());
+    assert!(!resolves(&world, "good.example.com"), "no answer holds the address");
+    world.a.reach("other.example.com", 443).must_reach();
+}
+
+#[test]
+fn a_changed_file_is_a_new_revision_and_a_missing_one_keeps_the_old() {
+    let mut world = world!();
+    serve(&world);
+    write(&world, "bad.txt", "bad.example.com\n");
+    world.gateway.enforce(denying(&world, "domains"));
+    let first = newest(&world);
+    assert_eq!(first["lists"][0]["format"], "domains", "{first}");
+
+    write(&world, "bad.txt", "bad.example.com\nworse.example.com\n");
+    wait(&world, "the new line is in force", || !resolves(&world, "worse.example.com"));
+    let second = newest(&world);
+    assert_eq!((&second["revision"], &second["origin"]), (&json!(2), &json!("list")), "{second}");
+    assert_ne!(second["sha256"], first["sha256"], "contents are part of the revision");
+    assert_eq!(world.gateway.status()["drift"], false, "the stored policy is the one in force");
+
+    std::fs::remove_file(world.gateway.path("bad.txt")).expect("it was there");
+    wait(&world, "the missing file is told", || !check(&world).0);
+    assert!(check(&world).1.contains("there is no such file"), "{}", check(&world).1);
+    world.a.reach("worse.example.com", 443).must_be_blocked_by_name();
+    // Who asks for the files to be read is refused, with the line that names the file; the old contents stay.
+    let ran = world.gateway.tool(&["apply"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("/deny/domain_lists/0/file"), "{}", ran.stderr);
+    world.a.reach("worse.example.com", 443).must_be_blocked_by_name();
+
+    // The machine starts again without the file.
+    world.gateway.kill9();
+    world.gateway.netns.command("nft").args(["delete", "table", "inet", "clawgress"]).status().expect("nft runs");
+    world.gateway.start();
+    world.a.reach("worse.example.com", 443).must_be_blocked_by_name();
+    world.a.reach("good.example.com", 443).must_reach();
+    assert_eq!(newest(&world)["revision"], 2);
+    assert!(!check(&world).0, "it says so still");
+
+    write(&world, "bad.txt", "worse.example.com\n");
+    wait(&world, "the file is back", || resolves(&world, "bad.example.com"));
+    assert!(check(&world).0);
+}
+
+#[test]
+fn a_rollback_brings_back_what_the_file_said() {
+    let mut world = world!();
+    serve(&world);
+    write(&world, "bad.txt", "bad.example.com\n");
+    world.gateway.enforce(denying(&world, "domains"));
+    write(&world, "bad.txt", "worse.example.com\n");
+    world.gateway.tool(&["apply"]).must_succeed();
+    assert!(resolves(&world, "bad.example.com") && !resolves(&world, "worse.example.com"));
+    world.gateway.tool(&["rollback"]).must_succeed();
+    assert!(!resolves(&world, "bad.example.com") && resolves(&world, "worse.example.com"));
+    // It stays so, also over a restart, until the file changes or somebody has it read.
+    world.gateway.kill9();
+    world.gateway.start();
+    assert!(!resolves(&world, "bad.example.com") && resolves(&world, "worse.example.com"));
+    world.gateway.tool(&["apply"]).must_succeed();
+    assert!(resolves(&world, "bad.example.com") && !resolves(&world, "worse.example.com"));
+}
+
+#[test]
+fn what_nobody_confirms_takes_its_lists_with_it() {
+    let mut world = world!();
+    serve(&world);
+    write(&world, "bad.txt", "bad.example.com\n");
+    world.gateway.enforce(denying(&world, "domains"));
+    write(&world, "bad.txt", "worse.example.com\n");
+    world.gateway.tool(&["apply", "--confirm", "1"]).must_succeed();
+    assert!(!resolves(&world, "worse.example.com"));
+    wait(&world, "the first contents are back", || !resolves(&world, "bad.example.com"));
+    assert!(resolves(&world, "worse.example.com"));
+    assert_eq!(newest(&world)["origin"], "rollback");
+}
+
+#[test]
+fn copies_go_with_their_revisions() {
+    let mut world = world!();
+    write(&world, "bad.txt", "bad.example.com\n");
+    world.gateway.enforce(denying(&world, "domains"));
+    let copies = |world: &World| std::fs::read_dir(world.gateway.path("state/lists")).expect("it is there").count();
+    for turn in 0..60 {
+        write(&world, "bad.txt", &format!("bad{turn}.example.com\n"));
+        world.gateway.tool(&["apply"]).must_succeed();
+    }
+    assert_eq!(copies(&world), 50, "as many as there are revisions");
+    world.gateway.import(json!({ "version": 1 }));
+    assert_eq!(copies(&world), 49);
+}
