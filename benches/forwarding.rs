@@ -1,6 +1,7 @@
-//! What a forwarded packet costs: nothing at all, connection tracking, and our table with few and with many classes.
+//! What a forwarded packet costs: nothing at all, connection tracking, our table with few and with many classes, and with limits
+//! for each of them.
 //!
-//! Four labs stand beside each other, one for each way, and take turns. 64 octets of UDP payload, one sender; what
+//! Six labs stand beside each other, one for each way, and take turns. 64 octets of UDP payload, one sender; what
 //! arrives beyond the gateway is counted by the interface there and dropped at once.
 
 #[allow(dead_code, reason = "each benchmark uses a part")]
@@ -33,8 +34,12 @@ const SINK: u16 = 9000;
 const SPAN: Duration = Duration::from_millis(400);
 /// The processor of the sender, and so of everything a packet meets on its way.
 const CPU: usize = 1;
-/// The least share of "conntrack + accept all" at 10 and at 10 000 classes.
-const BARS: [f64; 2] = [0.90, 0.86];
+/// The least share of "conntrack + accept all": at 10 and at 10 000 classes, and those capped and limited.
+const BARS: [f64; 4] = [0.90, 0.86, 0.85, 0.85];
+/// Kilobits a second that no processor reaches.
+const ENDLESS_KBPS: u64 = 100_000_000;
+/// Octets of a cap that no run uses up.
+const ENDLESS: u64 = 1 << 50;
 
 /// One way to forward.
 struct Way {
@@ -42,6 +47,17 @@ struct Way {
     world: World,
     /// Hosts and names that have a class each.
     classes: (u8, u16),
+    clawgress: bool,
+}
+
+/// What a packet meets besides.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Limits {
+    None,
+    /// A cap of its own for each name of each host, never used up.
+    Caps,
+    /// A bucket for each host inside the one for all, never empty.
+    Rates,
 }
 
 fn main() {
@@ -97,9 +113,15 @@ fn build() -> Option<Vec<Way>> {
          ct state new,established,related accept; }; }",
     );
     let mut ways = vec![plain, tracked];
-    for (name, classes) in [("clawgress, 10 classes", (2, 5)), ("clawgress, 10 000 classes", (100, 100))] {
+    for (name, classes, limits) in [
+        ("clawgress, 10 classes", (2, 5), Limits::None),
+        ("clawgress, 10 000 classes", (100, 100), Limits::None),
+        ("1000 classes, every one capped", (10, 100), Limits::Caps),
+        ("1000 classes, with rate limits", (10, 100), Limits::Rates),
+    ] {
         let mut way = lab(name, classes)?;
-        way.world.gateway.enforce(policy(classes.0));
+        way.clawgress = true;
+        way.world.gateway.enforce(policy(classes, limits));
         lease_all(&way);
         ways.push(way);
     }
@@ -128,7 +150,7 @@ fn lab(name: &'static str, classes: (u8, u16)) -> Option<Way> {
     for n in 0..100 {
         world.internet.upstream.host(&domain(n), &[&site(n).to_string()]);
     }
-    Some(Way { name, world, classes })
+    Some(Way { name, world, classes, clawgress: false })
 }
 
 fn drain(mut stream: TcpStream) {
@@ -148,13 +170,27 @@ fn domain(n: u16) -> String {
     format!("n{n}.bench.example.com")
 }
 
-fn policy(hosts: u8) -> Value {
+fn policy((hosts, names): (u8, u16), limits: Limits) -> Value {
     let host = |n: u8| {
-        json!({ "sources": [format!("{}/32", source(n))],
-                "allow": { "domains": ["*.bench.example.com"], "ips": [format!("45.60.1.{n}")], "ports": [443, PORT, SINK] } })
+        let mut host = json!({ "sources": [format!("{}/32", source(n))],
+                "allow": { "domains": ["*.bench.example.com"], "ips": [format!("45.60.1.{n}")], "ports": [443, PORT, SINK] } });
+        match limits {
+            Limits::None => {}
+            Limits::Caps => {
+                let cap = |n: u16| (domain(n), json!({ "bytes": ENDLESS, "period": "day" }));
+                let caps: serde_json::Map<String, Value> = (0..names).map(cap).collect();
+                host["exfil"] = json!({ "domains": caps });
+            }
+            Limits::Rates => host["limits"] = json!({ "egress_kbps": ENDLESS_KBPS }),
+        }
+        host
     };
-    let hosts: serde_json::Map<String, Value> = (0..hosts).map(|n| (format!("host-{n}"), host(n))).collect();
-    json!({ "version": 1, "hosts": hosts })
+    let all: serde_json::Map<String, Value> = (0..hosts).map(|n| (format!("host-{n}"), host(n))).collect();
+    let mut policy = json!({ "version": 1, "hosts": all });
+    if limits == Limits::Rates {
+        policy["limits"] = json!({ "egress_kbps": ENDLESS_KBPS });
+    }
+    policy
 }
 
 /// Every host asks for every name, so that each pair has a class and a lease.
@@ -192,7 +228,7 @@ fn flows(senders: u8, receivers: u16) -> Flows {
 
 fn packets_per_second(way: &Way, flows: &Flows) -> f64 {
     // The small lab has fewer hosts and names: its flows repeat.
-    let (hosts, names) = if way.name.starts_with("clawgress") { way.classes } else { (100, 100) };
+    let (hosts, names) = if way.clawgress { way.classes } else { (100, 100) };
     let flows: Flows = flows
         .iter()
         .enumerate()

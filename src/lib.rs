@@ -45,9 +45,10 @@
 //! names as response-policy zones.
 //!
 //! [`core`]: classes, the numbers that live flows carry ([`core::classes`]); leases; the three transitions of the state:
-//! a revision, a lease, a repair. [`core::explain`] answers "why?". A plan is made of [`core::compare`] (what differs
-//! between two policies), [`core::forecast`] (what a revision does to live flows) and [`core::replay`] (what was decided,
-//! decided again).
+//! a revision, a lease, a repair. [`core::caps`] counts and grants what exfil caps allow, [`core::metering`] says which
+//! flows are charged. [`core::explain`] answers "why?". A plan is made of [`core::compare`] (what
+//! differs between two policies), [`core::forecast`] (what a revision does to live flows) and [`core::replay`] (what was
+//! decided, decided again).
 //!
 //! [`decisions`]: the log of what was refused and why. DNS tells of queries ([`core::observe`]), the kernel driver of
 //! packets ([`nft::nflog`]); the daemon puts both into the words of the policy.

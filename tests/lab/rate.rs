@@ -5,12 +5,13 @@
 //! rate and 64 KiB, and is full at first.
 
 use std::collections::BTreeMap;
+use std::io::{ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::scales::{SINK, connect, pour};
+use crate::scales::{SINK, connect};
 use crate::world::{Address, Agent, OUTSIDE, World};
 use crate::{A, AGENTS, B, SITE, SITE6, rounds};
 
@@ -79,10 +80,18 @@ fn open(agent: &Agent, to: &str) -> TcpStream {
     tries.flatten().next().expect("it is allowed")
 }
 
-/// Sends as much as goes, and takes back what has not gone.
-fn send(stream: TcpStream, time: Duration) {
+/// Sends as much as goes, and takes back what has not gone. A flow of many may wait for seconds.
+fn send(mut stream: TcpStream, time: Duration) {
     socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a connection lingers or does not");
-    pour(stream, time);
+    stream.set_write_timeout(Some(Duration::from_millis(100))).expect("a timeout is legal");
+    let (end, chunk) = (Instant::now() + time, [7; 64 << 10]);
+    while Instant::now() < end {
+        match stream.write(&chunk) {
+            Ok(_) => {}
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(_) => return,
+        }
+    }
 }
 
 /// The agent's end of a connection that somebody beyond the gateway opened and reads from. One of a family at a time,
