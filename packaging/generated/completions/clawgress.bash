@@ -67,11 +67,17 @@ _clawgress() {
             clawgress,show)
                 cmd="clawgress__subcmd__show"
                 ;;
+            clawgress,stats)
+                cmd="clawgress__subcmd__stats"
+                ;;
             clawgress,status)
                 cmd="clawgress__subcmd__status"
                 ;;
             clawgress,teardown)
                 cmd="clawgress__subcmd__teardown"
+                ;;
+            clawgress,telemetry)
+                cmd="clawgress__subcmd__telemetry"
                 ;;
             clawgress__subcmd__generate,completions)
                 cmd="clawgress__subcmd__generate__subcmd__completions"
@@ -154,11 +160,17 @@ _clawgress() {
             clawgress__subcmd__help,show)
                 cmd="clawgress__subcmd__help__subcmd__show"
                 ;;
+            clawgress__subcmd__help,stats)
+                cmd="clawgress__subcmd__help__subcmd__stats"
+                ;;
             clawgress__subcmd__help,status)
                 cmd="clawgress__subcmd__help__subcmd__status"
                 ;;
             clawgress__subcmd__help,teardown)
                 cmd="clawgress__subcmd__help__subcmd__teardown"
+                ;;
+            clawgress__subcmd__help,telemetry)
+                cmd="clawgress__subcmd__help__subcmd__telemetry"
                 ;;
             clawgress__subcmd__help__subcmd__generate,completions)
                 cmd="clawgress__subcmd__help__subcmd__generate__subcmd__completions"
@@ -172,6 +184,66 @@ _clawgress() {
             clawgress__subcmd__help__subcmd__generate,schema)
                 cmd="clawgress__subcmd__help__subcmd__generate__subcmd__schema"
                 ;;
+            clawgress__subcmd__help__subcmd__telemetry,agent)
+                cmd="clawgress__subcmd__help__subcmd__telemetry__subcmd__agent"
+                ;;
+            clawgress__subcmd__help__subcmd__telemetry,agents)
+                cmd="clawgress__subcmd__help__subcmd__telemetry__subcmd__agents"
+                ;;
+            clawgress__subcmd__help__subcmd__telemetry,denies)
+                cmd="clawgress__subcmd__help__subcmd__telemetry__subcmd__denies"
+                ;;
+            clawgress__subcmd__help__subcmd__telemetry,domain)
+                cmd="clawgress__subcmd__help__subcmd__telemetry__subcmd__domain"
+                ;;
+            clawgress__subcmd__help__subcmd__telemetry,domains)
+                cmd="clawgress__subcmd__help__subcmd__telemetry__subcmd__domains"
+                ;;
+            clawgress__subcmd__help__subcmd__telemetry,export)
+                cmd="clawgress__subcmd__help__subcmd__telemetry__subcmd__export"
+                ;;
+            clawgress__subcmd__telemetry,agent)
+                cmd="clawgress__subcmd__telemetry__subcmd__agent"
+                ;;
+            clawgress__subcmd__telemetry,agents)
+                cmd="clawgress__subcmd__telemetry__subcmd__agents"
+                ;;
+            clawgress__subcmd__telemetry,denies)
+                cmd="clawgress__subcmd__telemetry__subcmd__denies"
+                ;;
+            clawgress__subcmd__telemetry,domain)
+                cmd="clawgress__subcmd__telemetry__subcmd__domain"
+                ;;
+            clawgress__subcmd__telemetry,domains)
+                cmd="clawgress__subcmd__telemetry__subcmd__domains"
+                ;;
+            clawgress__subcmd__telemetry,export)
+                cmd="clawgress__subcmd__telemetry__subcmd__export"
+                ;;
+            clawgress__subcmd__telemetry,help)
+                cmd="clawgress__subcmd__telemetry__subcmd__help"
+                ;;
+            clawgress__subcmd__telemetry__subcmd__help,agent)
+                cmd="clawgress__subcmd__telemetry__subcmd__help__subcmd__agent"
+                ;;
+            clawgress__subcmd__telemetry__subcmd__help,agents)
+                cmd="clawgress__subcmd__telemetry__subcmd__help__subcmd__agents"
+                ;;
+            clawgress__subcmd__telemetry__subcmd__help,denies)
+                cmd="clawgress__subcmd__telemetry__subcmd__help__subcmd__denies"
+                ;;
+            clawgress__subcmd__telemetry__subcmd__help,domain)
+                cmd="clawgress__subcmd__telemetry__subcmd__help__subcmd__domain"
+                ;;
+            clawgress__subcmd__telemetry__subcmd__help,domains)
+                cmd="clawgress__subcmd__telemetry__subcmd__help__subcmd__domains"
+                ;;
+            clawgress__subcmd__telemetry__subcmd__help,export)
+                cmd="clawgress__subcmd__telemetry__subcmd__help__subcmd__export"
+                ;;
+            clawgress__subcmd__telemetry__subcmd__help,help)
+                cmd="clawgress__subcmd__telemetry__subcmd__help__subcmd__help"
+                ;;
             *)
                 ;;
         esac
@@ -179,7 +251,7 @@ _clawgress() {
 
     case "${cmd}" in
         clawgress)
-            opts="-h -V --config --help --version run early check plan apply import show status health firewall rpz explain log history rollback confirm teardown generate help"
+            opts="-h -V --config --help --version run early check plan apply import show status health firewall rpz explain telemetry stats log history rollback confirm teardown generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -541,7 +613,7 @@ _clawgress() {
             return 0
             ;;
         clawgress__subcmd__help)
-            opts="run early check plan apply import show status health firewall rpz explain log history rollback confirm teardown generate help"
+            opts="run early check plan apply import show status health firewall rpz explain telemetry stats log history rollback confirm teardown generate help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -848,6 +920,20 @@ _clawgress() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        clawgress__subcmd__help__subcmd__stats)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         clawgress__subcmd__help__subcmd__status)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -865,6 +951,104 @@ _clawgress() {
         clawgress__subcmd__help__subcmd__teardown)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__help__subcmd__telemetry)
+            opts="agents domains agent domain denies export"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__help__subcmd__telemetry__subcmd__agent)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__help__subcmd__telemetry__subcmd__agents)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__help__subcmd__telemetry__subcmd__denies)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__help__subcmd__telemetry__subcmd__domain)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__help__subcmd__telemetry__subcmd__domains)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__help__subcmd__telemetry__subcmd__export)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1068,6 +1252,24 @@ _clawgress() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        clawgress__subcmd__stats)
+            opts="-h --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         clawgress__subcmd__status)
             opts="-h --json --config --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -1097,6 +1299,272 @@ _clawgress() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__telemetry)
+            opts="-h --window --json --config --help agents domains agent domain denies export help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --window)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__telemetry__subcmd__agent)
+            opts="-h --window --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --window)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__telemetry__subcmd__agents)
+            opts="-h --window --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --window)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__telemetry__subcmd__denies)
+            opts="-h --window --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --window)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__telemetry__subcmd__domain)
+            opts="-h --window --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --window)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__telemetry__subcmd__domains)
+            opts="-h --window --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --window)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__telemetry__subcmd__export)
+            opts="-h --no-redact --window --json --config --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --window)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__telemetry__subcmd__help)
+            opts="agents domains agent domain denies export help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__telemetry__subcmd__help__subcmd__agent)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__telemetry__subcmd__help__subcmd__agents)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__telemetry__subcmd__help__subcmd__denies)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__telemetry__subcmd__help__subcmd__domain)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__telemetry__subcmd__help__subcmd__domains)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__telemetry__subcmd__help__subcmd__export)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        clawgress__subcmd__telemetry__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;
