@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
 use super::answer::{Caller, Office, answer};
@@ -24,6 +24,8 @@ pub const FOLLOWERS: usize = 8;
 /// How long a connection may say nothing.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// How long the end waits for one more connection of those that wait to be taken.
+const LAST_CALLS: Duration = Duration::from_millis(20);
 /// How long the end waits for answers on their way: a large policy takes a second or two, and a supervisor that stops us
 /// has more patience than this.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
@@ -60,23 +62,31 @@ pub fn remove(runtime_dir: &Path) {
 /// Answers until `stopped` is over.
 pub async fn serve(listener: UnixListener, office: Arc<Office>, stopped: impl Future<Output = ()>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let talk = |stream: UnixStream, place: OwnedSemaphorePermit| {
+        let office = Arc::clone(&office);
+        tokio::spawn(async move {
+            let _place = place;
+            converse(stream, &office).await;
+        });
+    };
     let work = async {
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
-            let Ok((stream, _)) = listener.accept().await else {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            };
-            let office = Arc::clone(&office);
-            tokio::spawn(async move {
-                let _place = place;
-                converse(stream, &office).await;
-            });
+            match listener.accept().await {
+                Ok((stream, _)) => talk(stream, place),
+                Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
         }
     };
     tokio::select! {
         () = work => {}
         () = stopped => {}
+    }
+    // Who has connected already is in the kernel's queue, and may have asked.
+    while let Ok(place) = Arc::clone(&places).try_acquire_owned()
+        && let Ok(Ok((stream, _))) = tokio::time::timeout(LAST_CALLS, listener.accept()).await
+    {
+        talk(stream, place);
     }
     // A change on its way is ended and answered, or the tool would report a failure that was none.
     let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
