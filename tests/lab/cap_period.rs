@@ -94,7 +94,7 @@ fn a_full_disk_refuses_and_does_not_keep_waiting() {
     assert!(world.gateway.log().contains("disk is full"), "{}", world.gateway.log());
     disk.clear();
     world.gateway.wait_until("it goes on", TRYING, |_| world.a.tcp(SITE, 80).reached());
-    assert_eq!(world.gateway.tool(&["health"]).code, Some(0), "it is well again");
+    world.gateway.wait_until("it is well again", TRYING, |gateway| gateway.tool(&["health"]).code == Some(0));
     upload(&world.a, SITE);
     scales.must_be_used_up("after room was made", scales.sent_by(&world.a, &[SITE]), cap);
     world.a.tcp(SITE, 80).must_be_reset();

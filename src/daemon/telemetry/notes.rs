@@ -1,7 +1,7 @@
 //! What is counted as it happens, from many threads: queries, and refused packets of which the host is known.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -55,9 +55,7 @@ impl Default for Notes {
 
 impl Notes {
     fn shard(&self, of: impl std::hash::Hash) -> MutexGuard<'_, Shard> {
-        let mut hasher = self.hasher.build_hasher();
-        of.hash(&mut hasher);
-        let place = usize::try_from(hasher.finish() % SHARDS as u64).unwrap_or(0);
+        let place = usize::try_from(self.hasher.hash_one(of) % SHARDS as u64).unwrap_or(0);
         self.shards[place].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
