@@ -45,7 +45,7 @@
 //! names as response-policy zones.
 //!
 //! [`core`]: classes, the numbers that live flows carry ([`core::classes`]); leases; the three transitions of the state:
-//! a revision, a lease, a repair. [`core::caps`] counts and grants what exfil caps allow, [`core::metering`] says which
+//! a revision, a lease, a repair. [`core::caps`] counts and grants what exfil caps allow, `core::metering` says which
 //! flows are charged. [`core::explain`] answers "why?". A plan is made of [`core::compare`] (what
 //! differs between two policies), [`core::forecast`] (what a revision does to live flows) and [`core::replay`] (what was
 //! decided, decided again).
