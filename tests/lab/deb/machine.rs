@@ -14,6 +14,9 @@ use crate::world::{Ran, World, binary};
 /// How long a machine may take to boot; three seconds are usual.
 const BOOT: Duration = Duration::from_secs(60);
 
+/// How the names of machines begin; the lab's name for their gateway follows.
+const NAMES: &str = "clawgress-";
+
 /// A package of that version, built once for all tests.
 pub fn package(version: &str) -> PathBuf {
     static BUILT: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
@@ -41,8 +44,9 @@ impl Machine {
     /// Boots in the gateway's namespace.
     #[track_caller]
     pub fn boot(world: &World) -> Self {
-        let name = format!("clawgress-{}", world.gateway.netns.name);
+        let name = format!("{NAMES}{}", world.gateway.netns.name);
         let cgroup = cgroup2().join(&name);
+        sweep();
         let directory = tempfile::Builder::new().prefix(&name).tempdir().expect("the temporary directory is writable");
         // Not `ip netns exec`, which has a /sys of its own, without the cgroups.
         let mut command = Command::new("nsenter");
@@ -167,6 +171,19 @@ impl Drop for Machine {
         remove(&self.cgroup);
         let _ = self.outer.wait();
         let _ = std::fs::remove_file(self.log());
+    }
+}
+
+/// Ends the machines of test runs that were killed; their names tell the process.
+fn sweep() {
+    for cgroup in std::fs::read_dir(cgroup2()).into_iter().flatten().flatten() {
+        let name = cgroup.file_name().to_string_lossy().into_owned();
+        let owner =
+            name.strip_prefix(NAMES).and_then(|rest| rest.strip_prefix("lab-")?.split('-').next()?.parse().ok());
+        let dead = |pid: u32| std::fs::read_link(format!("/proc/{pid}/exe")).is_err();
+        if owner.is_some_and(dead) {
+            remove(&cgroup.path());
+        }
     }
 }
 
