@@ -118,6 +118,8 @@ pub struct Leased {
     pub ops: Vec<Op>,
     /// By request, in order.
     pub results: Vec<Result<(), LeaseError>>,
+    /// What was asked for before under the same name, and is asked for again.
+    pub again: Vec<(HostId, IpAddr)>,
     pub(super) touched: Vec<(HostId, IpAddr)>,
     pub(super) made: Vec<u32>,
     pub(super) opened: Vec<u32>,

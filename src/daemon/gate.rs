@@ -5,6 +5,7 @@
 //! that runs between two groups.
 
 mod leases;
+mod standing;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
 use crate::policy::schedule::Moment;
 
+pub use self::standing::Leases;
 pub use super::blame::Refused;
 use super::caps::{Ahead, Book};
 use super::handle::{EndsTheProcess, Handle, Message};
@@ -73,6 +75,8 @@ pub struct Gate {
     /// The shape of the earlier process' table, until it has been looked at.
     pub(super) inherited: Option<Held>,
     judge: Arc<ArcSwapOption<Snapshot>>,
+    /// What the kernel holds, for all to see.
+    pub(super) leases: Arc<Leases>,
     /// Told whenever another policy comes into force.
     changed: Arc<Notify>,
     start: Instant,
@@ -122,6 +126,7 @@ impl Gate {
             ours,
             inherited,
             judge,
+            leases: Arc::new(Leases::new(start)),
             changed: Arc::default(),
             start,
         })
@@ -163,7 +168,7 @@ impl Gate {
 
     /// Starts the gate's thread.
     pub fn spawn(self) -> std::io::Result<(Handle, std::thread::JoinHandle<()>)> {
-        let (handle, requests) = super::handle::queue();
+        let (handle, requests) = super::handle::queue(Arc::clone(&self.leases));
         let work = move || {
             let _guard = EndsTheProcess("the gate");
             self.serve(&requests);
@@ -239,13 +244,22 @@ impl Gate {
     /// The first transaction of a change. What the change before left over goes before it.
     fn switch(&mut self, delta: &Delta) -> Result<(), KernelError> {
         self.tidy();
-        self.kernel.commit(&delta.switch)
+        self.change(&delta.switch)
+    }
+
+    /// One transaction that is not a lease: what was said of leases ends with it.
+    pub(super) fn change(&mut self, ops: &[Op]) -> Result<(), KernelError> {
+        if ops.is_empty() {
+            return Ok(());
+        }
+        self.leases.close();
+        self.kernel.commit(ops)
     }
 
     /// Removes what no packet can need any more. A refusal means that somebody else was there, and that is repaired.
     fn tidy(&mut self) {
         let litter = std::mem::take(&mut self.litter);
-        if !litter.is_empty() && self.kernel.commit(&litter).is_err() {
+        if self.change(&litter).is_err() {
             let _ = self.repair();
         }
     }
@@ -262,12 +276,18 @@ impl Gate {
         self.judge.store(Some(snapshot));
         self.changed.notify_one();
         self.state.sweep(self.now().ms);
-        if !remove.is_empty() && self.kernel.commit(&remove).is_err() {
+        if self.change(&remove).is_err() {
             let _ = self.repair();
         }
         self.litter = litter;
         self.swollen = true;
         applied
+    }
+
+    /// Forgets leases that have ended.
+    pub fn sweep(&mut self, now: u64) {
+        self.state.sweep(now);
+        self.leases.sweep(now);
     }
 
     /// What can wait until a change is over: its litter, and memory.
@@ -324,10 +344,8 @@ impl Gate {
         let now = self.now();
         let (open, shut, doors) = self.state.tick(now);
         for ops in [open, shut] {
-            if let Err(error) = self.kernel.commit(&ops)
-                && (error.kind == ErrorKind::NotPermitted
-                    || self.repair().is_err()
-                    || self.kernel.commit(&ops).is_err())
+            if let Err(error) = self.change(&ops)
+                && (error.kind == ErrorKind::NotPermitted || self.repair().is_err() || self.change(&ops).is_err())
             {
                 return Err(error);
             }
@@ -361,7 +379,7 @@ impl Gate {
         if self.read_all_caps().is_err() {
             self.state.caps.presume(self.state.caps.ids());
         }
-        self.kernel.commit(&[Op::AddTable, Op::DelTable]).map_err(refused)?;
+        self.change(&[Op::AddTable, Op::DelTable]).map_err(refused)?;
         let caps = std::mem::take(&mut self.state.caps).retire();
         (self.drift, self.behind, self.ours) = (None, None, false);
         self.judge.store(None);
