@@ -35,6 +35,7 @@ fn rounds(usual: usize) -> usize {
 mod attack_caps;
 mod attack_monitor;
 mod attack_rest;
+mod attack_turn;
 mod back;
 mod cap;
 mod cap_period;
