@@ -303,6 +303,8 @@ impl Gate {
         }
         let (revision, now) = (pending.snapshot.revision, self.now());
         let pending = self.state.enforce_prepared(policy, prepared, &self.world, revision, now);
+        // The repair may have changed what counts as used, and with it what is granted.
+        self.keep_records(&pending.records, || pending.cap_records()).map_err(Refused::plain)?;
         match self.switch(&pending.delta) {
             Ok(()) => Ok(self.took(pending, policy, prepared)),
             Err(_) => Err(refused),
