@@ -1,7 +1,7 @@
 //! Exfil caps against an agent that counts differently than the gateway, and against flows that were there before.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use hickory_proto::rr::RecordType;
 use serde_json::{Value, json};
 
 use crate::world::{Address, Agent, Outcome, PATIENCE, World};
-use crate::{A, SITE};
+use crate::{A, OTHER, SITE};
 
 /// Where uploads go.
 const SINK: u16 = 9000;
@@ -97,4 +97,58 @@ fn a_new_cap_charges_flows_whose_name_led_over_the_capped_one() {
     assert!(sent <= CAP, "{sent} octets left over a flow from before the cap, the cap is {CAP}");
     // The lease from before opens nothing more either.
     world.a.tcp(SITE, SINK).must_be_reset();
+}
+
+#[test]
+fn datagrams_in_small_fragments_are_charged_as_they_go_over_the_wire() {
+    const CAP: u64 = 200_000;
+    let mut world = world!();
+    world.internet.upstream.host(CAPPED, &[SITE]);
+    world.internet.servers.sink(&[SINK]);
+    world.gateway.enforce(policy(Some(CAP)));
+    learn(&world.a, CAPPED);
+    weigh(&world);
+    world.a.netns.ip("link set dev eth0 mtu 68\n");
+    let socket = world.a.netns.enter(|| UdpSocket::bind((world.a.v4, 0))).unwrap();
+    let to = SocketAddr::new(SITE.address(), SINK);
+    for _ in 0..400 {
+        let _ = socket.send_to(&[7; 1400], to);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let sent = settled(&world);
+    println!("{sent} octets of {CAP}");
+    assert!(sent <= CAP, "{sent} octets left the gateway in fragments, the cap is {CAP}");
+}
+
+#[test]
+fn segments_that_an_agent_makes_small_are_charged_as_they_go_over_the_wire() {
+    const CAP: u64 = 2_000_000;
+    let mut world = world!();
+    world.internet.upstream.host(CAPPED, &[SITE]);
+    world.internet.servers.sink(&[SINK]);
+    world.gateway.enforce(policy(Some(CAP)));
+    learn(&world.a, CAPPED);
+    weigh(&world);
+    world.a.netns.ip("route replace default via 192.168.10.1 mtu lock 200\n");
+    upload(&open(&world.a, SITE), 8 << 20);
+    let sent = settled(&world);
+    println!("{sent} octets of {CAP}");
+    assert!(sent <= CAP, "{sent} octets left the gateway in small segments, the cap is {CAP}");
+}
+
+#[test]
+fn a_flow_under_another_name_is_charged_from_when_its_address_is_the_capped_ones_too() {
+    const CAP: u64 = 300_000;
+    let mut world = world!();
+    world.internet.upstream.host(PLAIN, &[SITE, OTHER]);
+    world.internet.upstream.host(CAPPED, &[SITE]);
+    world.internet.servers.sink(&[SINK]);
+    world.gateway.enforce(policy(Some(CAP)));
+    learn(&world.a, PLAIN);
+    let old = open(&world.a, SITE);
+    learn(&world.a, CAPPED);
+    weigh(&world);
+    upload(&old, 4 << 20);
+    let sent = settled(&world);
+    assert!(sent <= CAP, "{sent} octets left to an address that the agent knows to be the capped one's, cap {CAP}");
 }

@@ -34,6 +34,7 @@ fn rounds(usual: usize) -> usize {
 
 mod attack_caps;
 mod attack_monitor;
+mod attack_neighbours;
 mod attack_rest;
 mod attack_turn;
 mod back;
