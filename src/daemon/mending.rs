@@ -58,10 +58,19 @@ impl Gate {
     /// # Errors
     /// The kernel refused; [`Gate::drift`] says so until a later repair succeeds.
     pub fn repair(&mut self) -> Result<bool, KernelError> {
+        self.repair_after(false)
+    }
+
+    /// As [`Gate::repair`]. `changed`: somebody else is known to have changed the table. Then something was wrong even
+    /// where nothing is found any more: what we wrote since, or while we read, may have mended it.
+    ///
+    /// # Errors
+    /// As [`Gate::repair`].
+    pub fn repair_after(&mut self, changed: bool) -> Result<bool, KernelError> {
         if self.state.revision == 0 {
             return Ok(false);
         }
-        let result = self.try_repair();
+        let result = self.try_repair().map(|differed| differed || changed);
         match &result {
             Ok(changed) => {
                 self.drift = None;

@@ -97,18 +97,18 @@ pub fn table(gate: Handle) {
                 }
             };
             // Whatever happened while nobody watched.
-            if !repair(&runtime, &gate, None) {
-                return;
-            }
-            while let Ok(event) = watch.wait() {
+            let mut done = repair(&runtime, &gate, None);
+            while done == Repair::Done {
+                let Ok(event) = watch.wait() else { break };
                 if matches!(event, Event::UsedUp(_)) {
                     continue;
                 }
                 std::thread::sleep(SETTLE);
                 while matches!(watch.try_next(), Ok(Some(_))) {}
-                if !repair(&runtime, &gate, Some(&event)) {
-                    return;
-                }
+                done = repair(&runtime, &gate, Some(&event));
+            }
+            if done == Repair::Gone {
+                return;
             }
             std::thread::sleep(AGAIN);
         }
@@ -118,9 +118,20 @@ pub fn table(gate: Handle) {
     }
 }
 
-/// False: the gate has stopped.
-fn repair(runtime: &tokio::runtime::Handle, gate: &Handle, event: Option<&Event>) -> bool {
-    match runtime.block_on(gate.run(super::gate::Gate::repair)) {
+/// What came of an attempt to repair.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repair {
+    /// The table is as it should be.
+    Done,
+    /// The kernel refused; to be tried again, because nobody may ever change the table again.
+    Refused,
+    /// The gate has stopped.
+    Gone,
+}
+
+fn repair(runtime: &tokio::runtime::Handle, gate: &Handle, event: Option<&Event>) -> Repair {
+    let foreign = matches!(event, Some(Event::Changed(_) | Event::Deleted(_)));
+    match runtime.block_on(gate.run(move |gate| gate.repair_after(foreign))) {
         Ok(Ok(true)) => {
             match event {
                 Some(Event::Changed(who)) => {
@@ -133,13 +144,13 @@ fn repair(runtime: &tokio::runtime::Handle, gate: &Handle, event: Option<&Event>
                     warn!("the table was not as it should be; it was restored")
                 }
             }
-            true
+            Repair::Done
         }
-        Ok(Ok(false)) => true,
+        Ok(Ok(false)) => Repair::Done,
         Ok(Err(error)) => {
             error!("somebody changed the table and it cannot be restored: {error}");
-            true
+            Repair::Refused
         }
-        Err(_) => false,
+        Err(_) => Repair::Gone,
     }
 }
