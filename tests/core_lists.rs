@@ -40,7 +40,7 @@ fn now() -> Now {
 
 fn enforce(state: &mut State, kernel: &mut Table, policy: &Policy, revision: u64) -> usize {
     let pending = state.enforce(policy, &World::listening(53), revision, now());
-    for ops in [&pending.delta.switch, &pending.delta.remove, &pending.delta.litter] {
+    for ops in pending.delta.transactions() {
         apply(kernel, ops).expect("a legal transaction");
     }
     let cut = pending.cut;

@@ -87,7 +87,7 @@ impl State {
                 *op = Op::PutElements(name.clone(), timed.collect());
             }
         }
-        delta.switch.insert(0, Op::AddTable);
+        delta.add_table();
         delta
     }
 

@@ -25,9 +25,9 @@ use crate::policy::schedule::Moment;
 #[must_use]
 #[derive(Debug)]
 pub struct Pending {
-    /// The transactions, one after the other; with the first one the revision is in force.
+    /// The transactions, one after the other; with the switch the revision is in force.
     pub delta: Delta,
-    /// For the DNS server, from the moment the kernel has the first transaction.
+    /// For the DNS server, from the moment the kernel has the switch.
     pub snapshot: Arc<Snapshot>,
     /// How many classes end with it: their flows are cut.
     pub cut: usize,
@@ -155,7 +155,7 @@ impl State {
 
         let fixed = table_of(policy, &prepared.lists, &situation);
         let mut delta = diff(&self.fixed, &fixed);
-        delta.switch.insert(0, Op::AddTable);
+        delta.add_table();
         let scribe = Scribe { classes: &classes, host: &|id| names.get(&id), utc: now.utc };
         let (open, shut) = doors::difference(&self.doors, &doors, &scribe);
         delta.switch.extend(open.into_iter().chain(puts));

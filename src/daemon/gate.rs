@@ -236,10 +236,19 @@ impl Gate {
         }
     }
 
-    /// The first transaction of a change. What the change before left over goes before it.
+    /// Puts a change in force. What the change before left over goes before it. The operation that an error names
+    /// counts from the first of the preparations.
     fn switch(&mut self, delta: &Delta) -> Result<(), KernelError> {
         self.tidy();
-        self.kernel.commit(&delta.switch)
+        self.kernel.commit(&delta.prepare)?;
+        self.kernel.commit(&delta.switch).map_err(|mut error| {
+            error.op_index = error.op_index.map(|index| index + delta.prepare.len());
+            if self.kernel.commit(&delta.undo_prepare()).is_err() {
+                // Nothing refers to it; a repair finds and removes it.
+                let _ = self.repair();
+            }
+            error
+        })
     }
 
     /// Removes what no packet can need any more. A refusal means that somebody else was there, and that is repaired.
@@ -251,8 +260,8 @@ impl Gate {
     }
 
     pub(super) fn took(&mut self, mut pending: Pending, policy: &Arc<Policy>, prepared: &Arc<Prepared>) -> Applied {
-        let Delta { switch, remove, litter } = std::mem::take(&mut pending.delta);
-        let operations = switch.len() + remove.len() + litter.len();
+        let Delta { prepare, switch, remove, litter } = std::mem::take(&mut pending.delta);
+        let operations = prepare.len() + switch.len() + remove.len() + litter.len();
         let applied = Applied { operations, cut: pending.cut };
         let snapshot = pending.snapshot.clone();
         self.state.enforced(pending);
@@ -289,7 +298,7 @@ impl Gate {
     ) -> Result<Applied, Refused> {
         let path = error
             .op_index
-            .and_then(|index| pending.delta.switch.get(index))
+            .and_then(|index| pending.delta.prepare.iter().chain(&pending.delta.switch).nth(index))
             .and_then(|op| blame::policy_line(op, policy, &self.state.hosts));
         let refused = Refused { what: error.what, path };
         if !matches!(error.kind, ErrorKind::Refused | ErrorKind::Unknown) {

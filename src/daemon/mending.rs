@@ -10,7 +10,7 @@ use crate::core::classes::Classes;
 use crate::core::state::State;
 use crate::nft::KernelError;
 use crate::plan::meter::CapId;
-use crate::plan::ops::{Delta, Op, Table, diff};
+use crate::plan::ops::{Op, Table, diff};
 use crate::plan::prepared::Prepared;
 use crate::plan::table::names;
 use crate::policy::Policy;
@@ -99,12 +99,11 @@ impl Gate {
         let are_lost = !lost.is_empty();
         self.state.caps.presume(lost);
         let (held, rules_differ) = (held::table(&read), held::has_other_rules(&read, &expected));
-        let Delta { switch, remove, litter } = self.state.repair(&held, now);
+        let delta = self.state.repair(&held, now);
         // Chains are always written again; that alone is no difference.
         let rules = |op: &Op| matches!(op, Op::AddTable | Op::FlushChain(_) | Op::AddRule(..));
-        let differs = rules_differ || !remove.is_empty() || !litter.is_empty() || !switch.iter().all(rules);
-        let steps = [switch, remove, litter];
-        if steps.iter().all(|ops| self.kernel.commit(ops).is_ok()) {
+        let differs = rules_differ || !delta.transactions().flatten().all(rules);
+        if delta.transactions().all(|ops| self.kernel.commit(ops).is_ok()) {
             if are_lost {
                 self.look_at_caps();
             }

@@ -5,9 +5,9 @@
 //! content, so a change is a new set beside the old one (docs/decisions/0003).
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::ir::{Base, Chain, Elements, Ident, Key, Object, ObjectKind, Rule, Set, SetSpec, Value};
+use super::ir::{Base, Chain, Data, Elements, Ident, Key, Object, ObjectKind, Rule, Set, SetSpec, Value, Verdict};
 
 /// One step of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub struct Table {
     pub objects: BTreeMap<Ident, Object>,
 }
 
-/// The difference between two tables, in three transactions.
+/// The difference between two tables, in up to four transactions.
 ///
 /// A packet meets rules and sets one after the other, and a transaction may take effect in between. So the first one
 /// only adds and switches, and whatever the old rules still lead to stays until the next: a packet on its way finds
@@ -63,6 +63,10 @@ pub struct Table {
 #[must_use]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delta {
+    /// New sets of ranges, and the chains that their elements lead to, still empty. Nothing refers to them yet, so
+    /// they are there or not without any consequence; but the kernel can search such a set only when the transaction
+    /// that made it is over, and then the switch may lead to it.
+    pub prepare: Vec<Op>,
     /// New chains, sets and elements; changed rules and elements. With it the new table is in force.
     pub switch: Vec<Op>,
     /// Elements that are no longer in sets that stay.
@@ -75,7 +79,56 @@ impl Delta {
     /// All of it as one transaction, for a table that no packet passes yet.
     #[must_use]
     pub fn into_ops(self) -> Vec<Op> {
-        [self.switch, self.remove, self.litter].concat()
+        [self.prepare, self.switch, self.remove, self.litter].concat()
+    }
+
+    /// The transactions that are not empty, in their order.
+    pub fn transactions(&self) -> impl Iterator<Item = &[Op]> {
+        let all = [&self.prepare, &self.switch, &self.remove, &self.litter];
+        all.into_iter().map(Vec::as_slice).filter(|ops| !ops.is_empty())
+    }
+
+    /// Each transaction that adds something begins by making the table if it is not there, and so says it is ours.
+    pub fn add_table(&mut self) {
+        self.switch.insert(0, Op::AddTable);
+        if !self.prepare.is_empty() {
+            self.prepare.insert(0, Op::AddTable);
+        }
+    }
+
+    /// What takes the preparations back where the switch is refused.
+    #[must_use]
+    pub fn undo_prepare(&self) -> Vec<Op> {
+        // Elements refer to chains, so sets go first.
+        let sets = self.prepare.iter().filter_map(|op| match op {
+            Op::AddSet(name, _) => Some([Op::FlushSet(name.clone()), Op::DelSet(name.clone())]),
+            _ => None,
+        });
+        let chains = self.prepare.iter().filter_map(|op| match op {
+            Op::AddChain(name, _) => Some(Op::DelChain(name.clone())),
+            _ => None,
+        });
+        sets.flatten().chain(chains).collect()
+    }
+
+    /// Moves what can be made before the switch to the preparations.
+    fn prepare(&mut self, current: &Table, desired: &Table) {
+        let ranges: BTreeMap<&Ident, &Set> = (desired.sets.iter())
+            .filter(|(name, set)| set.spec.interval && !current.sets.contains_key(*name))
+            .collect();
+        let values = ranges.values().flat_map(|set| set.elements.iter());
+        let chains: BTreeSet<&Ident> = values
+            .filter_map(|(_, value)| match &value.data {
+                Data::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain)) => Some(chain),
+                _ => None,
+            })
+            .collect();
+        let first = |op: &mut Op| match op {
+            Op::AddChain(name, base) => base.is_none() && chains.contains(name),
+            Op::AddSet(name, _) | Op::AddElements(name, _) => ranges.contains_key(name),
+            _ => false,
+        };
+        self.prepare = self.switch.extract_if(.., first).collect();
     }
 }
 
@@ -116,6 +169,10 @@ pub fn diff(current: &Table, desired: &Table) -> Delta {
     for (name, set) in &desired.sets {
         let old = current.sets.get(name).map_or(&nothing, |set| &set.elements);
         element_diff(name, set, old, &mut delta);
+    }
+    // Through a table without chains no packet passes.
+    if !current.chains.is_empty() {
+        delta.prepare(current, desired);
     }
     // Rules refer to sets and chains, elements to chains: so they go in this order.
     for (name, chain) in &current.chains {

@@ -42,7 +42,7 @@ fn world() -> World {
 
 /// The transactions of a change, one after the other.
 fn commit(kernel: &mut Table, delta: &Delta) {
-    for ops in [&delta.switch, &delta.remove, &delta.litter] {
+    for ops in delta.transactions() {
         apply(kernel, ops).expect("a legal transaction");
     }
 }
@@ -557,7 +557,7 @@ fn a_restart_takes_everything_over() {
         assert_eq!(pending.cut, 0, "seed {seed}");
         state.enforced(pending);
         let delta = clawgress::plan::ops::diff(&before, &state.expected(gateway.now()));
-        assert_eq!((delta.switch, delta.litter), (Vec::new(), Vec::new()), "seed {seed}");
+        assert_eq!([delta.prepare, delta.switch, delta.litter], [const { Vec::new() }; 3], "seed {seed}");
         // Flows to an address in allow.ips that has come to be charged to more caps since are judged anew.
         for op in delta.remove {
             let clawgress::plan::ops::Op::DelElements(_, keys) = &op else { panic!("seed {seed} {op:?}") };
