@@ -45,6 +45,38 @@ fn swaps_neither_lose_nor_leak_a_packet() {
     assert_eq!(world.internet.servers.count(|arrival| [leaked(OTHER), leaked(OTHER6)].contains(&arrival.to)), 0);
 }
 
+/// A set of ranges that is new cannot be searched while its transaction is under way. Flows to a name's addresses that
+/// are judged anew meet that set, and this one takes long enough for their packets to come meanwhile.
+#[test]
+fn flows_that_are_judged_anew_find_the_ranges_that_changed() {
+    let mut world = world!();
+    world.gateway.unlimited_icmp();
+    world.internet.upstream.host("site.example.com", &[SITE]);
+    world.internet.upstream.host("other.example.com", &[OTHER]);
+    let policy = |turn: usize| {
+        let ranges = |count| (0..count).map(move |n| format!("10.{}.{}.{}/30", n / 64, n % 64 * 4, turn % 8 * 8));
+        let sources: Vec<String> = ranges(4000).chain(A.map(Into::into)).collect();
+        let denied: Vec<String> = ranges(2000).collect();
+        let host = json!({ "sources": sources, "allow": { "domains": ["*.example.com"] }, "deny": { "ips": denied } });
+        json!({ "version": 1, "hosts": { "a": host } })
+    };
+    world.gateway.enforce(policy(0));
+    for name in ["site.example.com", "other.example.com"] {
+        world.a.reach(name, 443).must_reach();
+    }
+    let mut flows: Vec<_> = (0..4).map(|_| world.a.flow(SITE, 443)).collect();
+    let probes = [world.a.probe_udp(SITE, 443), world.a.probe_udp(OTHER, 443)];
+    for turn in 1..=rounds(16) {
+        world.gateway.import(policy(turn));
+        for flow in &mut flows {
+            assert!(flow.alive(), "a flow that stays allowed must not notice change {turn}");
+        }
+    }
+    for probe in probes {
+        probe.stop().must_be_whole();
+    }
+}
+
 #[test]
 fn flows_that_the_new_policy_does_not_allow_are_cut() {
     let mut world = world!();

@@ -38,10 +38,11 @@ impl Report {
         let first = &self.lost[..self.lost.len().min(10)];
         assert!(
             self.sent > 0 && self.lost.is_empty() && self.errors.is_empty(),
-            "an allowed flow lost {} of {} messages (first: {first:?}), errors: {:?}",
+            "an allowed flow lost {} of {} messages (first: {first:?}) with {} errors (first: {:?})",
             self.lost.len(),
             self.sent,
-            self.errors
+            self.errors.len(),
+            self.errors.iter().take(10).collect::<Vec<_>>()
         );
     }
 
