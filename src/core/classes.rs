@@ -139,6 +139,22 @@ impl Classes {
         Some((id, true))
     }
 
+    /// A class like `class` that leases do not get: one whose flows are judged at each packet, or a new one.
+    pub fn beside(&mut self, class: Class) -> Option<(u32, bool)> {
+        let like = |(_, other): &(u32, &Class)| other.recheck == class.recheck && other.kind() == class.kind();
+        if let Some((id, _)) = self.iter().find(like) {
+            return Some((id, false));
+        }
+        let id = self.fresh()?;
+        let (kind, leased) = (class.kind(), self.by_kind.get(&class.kind()).copied());
+        self.insert(id, class);
+        match leased {
+            Some(leased) => self.by_kind.insert(kind, leased),
+            None => self.by_kind.remove(&kind),
+        };
+        Some((id, true))
+    }
+
     /// Whether there is a class like that.
     pub fn has(&self, class: &Class) -> bool {
         self.by_kind.contains_key(&class.kind())

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use super::classes::{Class, MAX_CLASSES_PER_HOST, Way};
 use super::doors::{self, Doors, Now, Scribe};
 use super::lease::{LeaseError, LeaseRequest, MAX_LEASE, MIN_LEASE};
-use super::metering::REMEMBERED;
+use super::metering::{Noted, REMEMBERED};
 use super::state::{Lease, Leased, MAX_LEASES_PER_HOST, MAX_NAMES, State, lease_value};
 use crate::plan::ir::{Family, Key, Value};
 use crate::plan::ops::Op;
@@ -78,8 +78,10 @@ impl State {
         let asked = self.egress.caps_of(request.host, request.links.iter().chain([&request.name]));
         for address in &request.addresses {
             if capped {
-                if !self.charged.note(request.host, *address, &asked, now + REMEMBERED) {
-                    return Err(LeaseError::Full);
+                match self.charged.note(request.host, *address, &asked, now + REMEMBERED) {
+                    Noted::NoRoom => return Err(LeaseError::Full),
+                    Noted::Known => {}
+                    Noted::Fresh => out.recharges = true,
                 }
                 let leased = self.charge(request.host, *address, &snapshot, utc, out, opened)?;
                 if !leased {
@@ -129,17 +131,45 @@ impl State {
         out: &mut Leased,
         opened: &mut Doors,
     ) -> Result<u32, LeaseError> {
-        let host = class.host;
-        if self.classes.count(host) >= MAX_CLASSES_PER_HOST && !self.classes.has(&class) {
+        if self.classes.count(class.host) >= MAX_CLASSES_PER_HOST && !self.classes.has(&class) {
             return Err(LeaseError::Full);
         }
-        let Some((id, made)) = self.classes.of(class) else {
+        let found = self.classes.of(class);
+        self.open(found, snapshot, utc, out, opened)
+    }
+
+    /// The class that is like `class`, alive, for flows that are judged at each packet: leases do not get it.
+    pub(super) fn open_judged_class(
+        &mut self,
+        class: Class,
+        snapshot: &Snapshot,
+        utc: DateTime<Utc>,
+        out: &mut Leased,
+        opened: &mut Doors,
+    ) -> Result<u32, LeaseError> {
+        if self.classes.count(class.host) >= MAX_CLASSES_PER_HOST {
+            return Err(LeaseError::Full);
+        }
+        let found = self.classes.beside(class);
+        self.open(found, snapshot, utc, out, opened)
+    }
+
+    /// Opens the door of a class, and makes what it needs if it was made just now.
+    fn open(
+        &mut self,
+        found: Option<(u32, bool)>,
+        snapshot: &Snapshot,
+        utc: DateTime<Utc>,
+        out: &mut Leased,
+        opened: &mut Doors,
+    ) -> Result<u32, LeaseError> {
+        let Some((id, made)) = found else {
             return Err(LeaseError::Kernel("all class numbers of this table are used".into()));
         };
         let Some(fresh) = self.classes.get(id) else { return Err(LeaseError::Stale) };
         if made {
             out.made.push(id);
-            let meter = self.egress.meter(host, &fresh.caps, fresh.recheck);
+            let meter = self.egress.meter(fresh.host, &fresh.caps, fresh.recheck);
             if !meter.is_free() && !self.fixed.chains.contains_key(&meter.chain()) {
                 self.make_meter(&meter, out);
             }

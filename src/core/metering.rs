@@ -36,26 +36,42 @@ pub struct Charged {
     open: BTreeMap<(HostId, IpAddr, Way), u32>,
 }
 
+/// What became of a note.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noted {
+    /// There is no room for it.
+    NoRoom,
+    /// The address was charged to all of the caps before.
+    Known,
+    /// The address is charged to a cap from now on.
+    Fresh,
+}
+
 impl Charged {
-    /// A capped name led the host to the address; remembered until `until`. False: there is no room for it.
+    /// A capped name led the host to the address; remembered until `until`.
     #[must_use]
-    pub fn note(&mut self, host: HostId, address: IpAddr, caps: &BTreeSet<CapId>, until: u64) -> bool {
+    pub fn note(&mut self, host: HostId, address: IpAddr, caps: &BTreeSet<CapId>, until: u64) -> Noted {
         if caps.is_empty() {
-            return true;
+            return Noted::Known;
         }
         if !self.known.contains_key(&(host, address)) {
             let count = self.count.entry(host).or_default();
             if *count >= MAX_LEASES_PER_HOST {
-                return false;
+                return Noted::NoRoom;
             }
             *count += 1;
         }
         let known = self.known.entry((host, address)).or_default();
+        let before = known.len();
         for cap in caps {
             let end = known.entry(*cap).or_insert(until);
             *end = (*end).max(until);
         }
-        known.len() <= MAX_CAPS
+        match known.len() {
+            more if more > MAX_CAPS => Noted::NoRoom,
+            same if same == before => Noted::Known,
+            _ => Noted::Fresh,
+        }
     }
 
     /// Takes over what an earlier process knew: hosts, caps, and their addresses.
@@ -77,6 +93,11 @@ impl Charged {
     /// The caps that an address is charged to.
     pub fn caps(&self, host: HostId, address: IpAddr) -> BTreeSet<CapId> {
         self.known.get(&(host, address)).map_or_else(BTreeSet::new, |caps| caps.keys().copied().collect())
+    }
+
+    /// The class of a charged address that `allow.ips` opens.
+    pub fn class(&self, host: HostId, address: IpAddr, way: Way) -> Option<u32> {
+        self.open.get(&(host, address, way)).copied()
     }
 
     /// Forgets what is over. What `allow.ips` opens stays: nothing else would remember it.

@@ -14,6 +14,7 @@ pub mod lease;
 mod leasing;
 mod metering;
 pub mod observe;
+pub mod recharge;
 pub mod replay;
 pub mod state;
 pub mod telemetry;

@@ -118,6 +118,8 @@ pub struct Leased {
     pub ops: Vec<Op>,
     /// By request, in order.
     pub results: Vec<Result<(), LeaseError>>,
+    /// An address came to be charged to a cap: live flows may have to be, too ([`State::recharge`]).
+    pub recharges: bool,
     pub(super) touched: Vec<(HostId, IpAddr)>,
     pub(super) made: Vec<u32>,
     pub(super) opened: Vec<u32>,

@@ -5,6 +5,7 @@
 //! that runs between two groups.
 
 mod leases;
+pub mod recharge;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -75,6 +76,8 @@ pub struct Gate {
     judge: Arc<ArcSwapOption<Snapshot>>,
     /// Told whenever another policy comes into force.
     changed: Arc<Notify>,
+    /// Told when live flows may have to be charged to more caps.
+    recharge: Arc<Notify>,
     start: Instant,
 }
 
@@ -123,6 +126,7 @@ impl Gate {
             inherited,
             judge,
             changed: Arc::default(),
+            recharge: Arc::default(),
             start,
         })
     }
@@ -270,6 +274,9 @@ impl Gate {
         self.prepared = Some(prepared.clone());
         self.judge.store(Some(snapshot));
         self.changed.notify_one();
+        if !policy.hosts.values().all(|host| host.caps.is_empty()) {
+            self.recharge.notify_one();
+        }
         self.state.sweep(self.now().ms);
         if !remove.is_empty() && self.kernel.commit(&remove).is_err() {
             let _ = self.repair();

@@ -101,7 +101,10 @@ fn plan(office: &Office, current: &Current, new: &Read, hours: u32) -> Plan {
     let forecast = Forecast::new(&current.state, &after, &new.policy, &snapshot, current.now);
     plan.leases = leases(&forecast);
     plan.flows = match nft::flows() {
-        Ok(live) => Some(flows(&forecast, &current.state, &live)),
+        Ok(tracked) => {
+            let live: Vec<Live> = tracked.into_iter().map(|flow| flow.live).collect();
+            Some(flows(&forecast, &current.state, &live))
+        }
         Err(error) => {
             trouble.push(format!("which flows would be cut is not known: {error}"));
             None

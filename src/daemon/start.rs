@@ -13,7 +13,7 @@ use tracing::{error, info, warn};
 
 use super::answer::{Caller, Office, answer};
 use super::decided::Decided;
-use super::gate::Gate;
+use super::gate::{Gate, recharge};
 use super::protocol::Response;
 use super::recorder::Recorder;
 use super::revisions::{Author, Revisions, keep_promises};
@@ -80,7 +80,7 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
     let recorder = Recorder::start(&settings)?;
     let (gate, owned) = open_gate(&settings, &store, &listen, recorder.reports)?;
     let judge = gate.judge();
-    let changed = gate.changed();
+    let (changed, due) = (gate.changed(), gate.recharge_due());
     let (handle, thread) = gate.spawn().context("cannot start the gate's thread")?;
     // Before the first change, so that what it ends is counted.
     let telemetry = Telemetry::start(&settings.state_dir)?;
@@ -129,6 +129,7 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
         tokio::spawn(keep_promises(Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(lists::follow(Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(timeline::keep(handle.clone(), changed, wait(stopped.clone()))),
+        tokio::spawn(recharge::follow(handle.clone(), due, wait(stopped.clone()))),
         tokio::spawn(alive::tell(handle.clone(), wait(stopped))),
     ];
     if !owned {

@@ -2,9 +2,11 @@
 
 use std::net::IpAddr;
 
+use nix::errno::Errno;
+
 use super::error::KernelError;
 use super::message::{Attrs, DUMP, Message, Writer};
-use super::socket::Socket;
+use super::socket::{Outcome, Socket};
 use crate::core::forecast::Live;
 use crate::plan::ir::{CLASS_BASE, proto};
 use crate::policy::reference::Protocol;
@@ -18,6 +20,7 @@ const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
 const PROTOCOL_INFO: u16 = 4;
 const MARK: u16 = 8;
+const ZONE: u16 = 18;
 const MARK_MASK: u16 = 21;
 /// `CTA_PROTOINFO_TCP` and in it `CTA_PROTOINFO_TCP_STATE`.
 const TCP: u16 = 1;
@@ -32,11 +35,22 @@ const V6_SOURCE: u16 = 3;
 const NUMBER: u16 = 1;
 const SOURCE_PORT: u16 = 2;
 
+/// A flow as the kernel tracks it, with what tells it from every other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracked {
+    /// The flow.
+    pub live: Live,
+    family: u8,
+    /// The attributes of the opener's direction, and of the zone if there is one.
+    original: Vec<u8>,
+    zone: Option<Vec<u8>>,
+}
+
 /// Every live flow that carries a class, by a socket of its own: the writer is not held up.
 ///
 /// # Errors
 /// The system has no socket left, or the kernel cannot tell.
-pub fn flows() -> Result<Vec<Live>, KernelError> {
+pub fn flows() -> Result<Vec<Tracked>, KernelError> {
     let mut writer = Writer::new(1);
     writer.begin_other(GET, DUMP, 0);
     // The kernel leaves out what carries no class.
@@ -44,12 +58,48 @@ pub fn flows() -> Result<Vec<Live>, KernelError> {
     writer.u32(MARK_MASK, CLASS_BASE);
     writer.end();
     let mut found = Vec::new();
-    let answer = Socket::open()?.ask(&writer.octets, |message| found.extend(live(message)))?;
+    let answer = Socket::open()?.ask(&writer.octets, |message| found.extend(tracked(message)))?;
     match answer {
         // A dump that was interrupted has missed flows that came or went meanwhile, and nothing else.
         Ok(_whole) => Ok(found),
         Err(refusal) => Err(KernelError::socket("list the flows that the kernel tracks", refusal.errno)),
     }
+}
+
+/// Gives flows other classes. Flows that have ended meanwhile are passed over.
+///
+/// # Errors
+/// The system has no socket left, or the kernel refuses.
+pub fn reclassify<'t>(flows: impl IntoIterator<Item = (&'t Tracked, u32)>) -> Result<(), KernelError> {
+    let mut socket = Socket::open()?;
+    let mut sequence = 1;
+    for (flow, class) in flows {
+        let mut writer = Writer::new(sequence);
+        let begin = writer.begin_about(NEW, flow.family);
+        writer.attr(ORIGINAL | libc::NLA_F_NESTED as u16, &flow.original);
+        if let Some(zone) = &flow.zone {
+            writer.attr(ZONE, zone);
+        }
+        writer.u32(MARK, class);
+        writer.end();
+        writer.acknowledge_last();
+        match socket.transact(&writer.octets, begin, begin)? {
+            Outcome::Done => {}
+            Outcome::Refused(refusals) => {
+                if let Some(refusal) = refusals.iter().find(|refusal| refusal.errno != Errno::ENOENT) {
+                    return Err(KernelError::socket("give a flow another class", refusal.errno));
+                }
+            }
+        }
+        sequence = writer.next_sequence();
+    }
+    Ok(())
+}
+
+fn tracked(message: &Message<'_>) -> Option<Tracked> {
+    let (live, attrs) = (live(message)?, message.attrs());
+    let owned = |kind| attrs.get(kind).map(<[u8]>::to_vec);
+    Some(Tracked { live, family: message.family(), original: owned(ORIGINAL)?, zone: owned(ZONE) })
 }
 
 fn live(message: &Message<'_>) -> Option<Live> {

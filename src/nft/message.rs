@@ -55,6 +55,11 @@ impl Writer {
         self.header(kind, flags, ANY, resource)
     }
 
+    /// Starts a message of another subsystem about something of an address family.
+    pub(super) fn begin_about(&mut self, kind: u16, family: u8) -> u32 {
+        self.header(kind, 0, family, 0)
+    }
+
     /// `NFNL_MSG_BATCH_BEGIN` or `_END`.
     pub(super) fn batch_mark(&mut self, kind: i32) {
         self.header(kind as u16, 0, ANY, libc::NFNL_SUBSYS_NFTABLES as u16);

@@ -1,12 +1,12 @@
 //! To which caps an address is charged: to every one that it could belong to, never to none (SPEC section 2, meaning 6).
 
-use std::io::Read;
-use std::net::TcpListener;
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::scales::{SINK, Scales, TRYING, capped, pour, upload, upload_datagrams};
+use crate::scales::{SINK, Scales, TRYING, capped, connect, pour, upload, upload_datagrams};
 use crate::world::{Address, World, ipv4, udp, unreachable};
 use crate::{OTHER, SITE, SITE6};
 
@@ -148,6 +148,61 @@ fn what_an_agent_sends_in_flows_opened_from_outside_is_charged() {
     serve.join().expect("the agent's server ends");
     scales.must_be_used_up("answers", scales.sent_by(&world.a, &[PRIVATE]), CAP);
     world.a.tcp(PRIVATE, 80).must_be_reset();
+}
+
+/// Sends a little until it is charged to the first cap.
+fn until_charged(world: &World, stream: &mut TcpStream) {
+    let end = Instant::now() + TRYING;
+    while world.gateway.status()["caps"][0]["used"] == 0 {
+        assert!(Instant::now() < end, "an open flow to an address of a capped name is not charged");
+        stream.write_all(&[7; 100]).expect("it is open");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The answer for a capped name comes when flows to its address are open for other reasons.
+#[test]
+fn open_flows_are_charged_once_a_capped_name_led_to_their_address() {
+    let mut world = world!();
+    world.internet.servers.sink(&[SINK]);
+    for (name, address) in [("api", SITE), ("plain", SITE), ("plain6", SITE6), ("inside", PRIVATE)] {
+        world.internet.upstream.host(&format!("{name}.example.com"), &[address]);
+    }
+    let _ = Scales::new(&world);
+    for (name, address, asked) in [("api", SITE, Some("plain")), ("inside", PRIVATE, None)] {
+        let name = format!("{name}.example.com");
+        let mut policy = capped(&[(&name, CAP)]);
+        policy["scope"] = json!({ "sources": crate::AGENTS });
+        policy["hosts"]["a"]["allow"] =
+            json!({ "ips": [PRIVATE], "domains": ["*.example.com"], "ports": [80, 443, SINK] });
+        world.gateway.enforce(policy);
+        if let Some(asked) = asked {
+            world.a.resolved(&format!("{asked}.example.com"), address);
+        }
+        world.a.resolved("plain6.example.com", SITE6);
+        let scales = Scales::of(&world);
+        let mut streams: Vec<TcpStream> =
+            (0..3).map(|_| connect(&world.a, None, address).expect("it is allowed")).collect();
+        let mut other = world.a.flow(SITE6, 443);
+        streams.iter_mut().for_each(|stream| stream.write_all(&[7; 100_000]).expect("it is open"));
+        assert_eq!(world.gateway.status()["caps"][0]["used"], 0, "nobody asked for the capped name");
+        world.a.resolved(&name, address);
+        until_charged(&world, &mut streams[0]);
+        let before = scales.sent_by(&world.a, &[address]);
+        let already = world.gateway.status()["caps"][0]["used"].as_u64().expect("octets");
+        std::thread::scope(|scope| {
+            for stream in streams {
+                scope.spawn(move || pour(stream, TRYING));
+            }
+        });
+        let after = scales.sent_by(&world.a, &[address]) - before;
+        // What was on its way when it was read may be counted twice here.
+        scales.must_be_used_up(&name, after + already.saturating_sub(1000), CAP);
+        world.a.tcp(address, 80).must_be_reset();
+        assert!(other.alive(), "a flow to another address goes on");
+        world.gateway.terminate();
+        world.gateway.tool(&["teardown"]).must_succeed();
+    }
 }
 
 #[test]

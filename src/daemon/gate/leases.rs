@@ -30,7 +30,12 @@ impl Gate {
         if leased.ops.is_empty() {
             return leased.results;
         }
-        let Err(error) = self.kernel.commit(&leased.ops) else { return leased.results };
+        let Err(error) = self.kernel.commit(&leased.ops) else {
+            if leased.recharges {
+                self.recharge.notify_one();
+            }
+            return leased.results;
+        };
         self.state.forget(leased);
         if requests.len() > 1 {
             // One that the kernel refuses must not take the others with it.
@@ -39,7 +44,10 @@ impl Gate {
         if matches!(error.kind, ErrorKind::Refused | ErrorKind::Unknown) && self.repair().unwrap_or(false) {
             let leased = self.state.lease(requests, self.now());
             match self.kernel.commit(&leased.ops) {
-                Ok(()) => return leased.results,
+                Ok(()) => {
+                    self.recharge.notify_one();
+                    return leased.results;
+                }
                 Err(_) => self.state.forget(leased),
             }
         }
