@@ -13,8 +13,8 @@ use clawgress::plan::ids::HostId;
 use clawgress::plan::ir::{Data, Key, Verdict};
 use clawgress::plan::ops::Op;
 use clawgress::policy::name::Name;
-use clawgress::policy::parse;
 use clawgress::policy::reference::Protocol;
+use clawgress::policy::{Policy, parse};
 use serde_json::json;
 
 const MINUTE: u64 = 60_000;
@@ -65,57 +65,66 @@ fn flow(class: u32, address: &str) -> Live {
     Live { class, opener, opened: address.parse().expect("an address"), protocol: Protocol::Tcp(443) }
 }
 
-#[test]
-fn open_flows_follow_when_their_address_comes_to_be_charged() {
-    let policy = |denied: &str| {
-        let policy = json!({ "version": 1, "hosts": { "a": { "sources": ["192.168.10.10/32"],
-            "allow": { "domains": ["*.example.com"] }, "deny": { "ips": [denied] },
-            "exfil": { "domains": { "capped.example.com": { "bytes": 1000, "period": "day" } } } } } });
-        parse(&policy.to_string()).expect("a legal policy")
-    };
+fn policy(denied: &str) -> Policy {
+    let policy = json!({ "version": 1, "hosts": { "a": { "sources": ["192.168.10.10/32"],
+        "allow": { "domains": ["*.example.com"] }, "deny": { "ips": [denied] },
+        "exfil": { "domains": { "capped.example.com": { "bytes": 1000, "period": "day" } } } } } });
+    parse(&policy.to_string()).expect("a legal policy")
+}
+
+/// A state in which a policy is in force, and its host.
+fn enforced() -> (State, HostId) {
     let mut state = State::new(Classes::first_of_table(0));
     let pending = state.enforce(&policy("45.60.0.0/24"), &World::listening(53), 1, 0);
     state.enforced(pending);
     let a = *state.hosts.values().next().expect("a host");
-    let (here, there) = ("93.184.216.34", "93.184.216.99");
-    for address in [here, there] {
-        lease(&mut state, a, "plain.example.com", address, 1);
-    }
-    let plain = class_of(&state, a, here, 1);
+    (state, a)
+}
+
+const HERE: &str = "93.184.216.34";
+
+#[test]
+fn open_flows_follow_when_their_address_comes_to_be_charged() {
+    let (mut state, a) = enforced();
+    lease(&mut state, a, "plain.example.com", HERE, 1);
+    let plain = class_of(&state, a, HERE, 1);
     assert!(!way_of(&state, plain, 1).contains("meter_"));
-    for recheck in [false, true] {
-        if recheck {
-            let pending = state.enforce(&policy("45.61.0.0/24"), &World::listening(53), 2, 1);
-            state.enforced(pending);
-            assert!(way_of(&state, plain, 1).contains("recheck"), "{}", way_of(&state, plain, 1));
-        }
-        let charged = if recheck { there } else { here };
-        lease(&mut state, a, "capped.example.com", charged, 1);
-        let mut kernel = state.expected(1);
-        let flows = [flow(plain, "45.60.1.1"), flow(plain, charged), flow(7, charged)];
-        let Recharged { leased, moves, failed } = state.recharge(&flows, 1);
-        apply(&mut kernel, &leased.ops).expect("a legal transaction");
-        assert_eq!((kernel == state.expected(1), failed), (true, 0));
-        let [(1, class)] = moves[..] else { panic!("one flow is moved: {moves:?}") };
-        let way = way_of(&state, class, 1);
-        assert!(way.contains("meter_") && way.contains("recheck") == recheck, "{way}");
-        assert!(state.recharge(&[flow(class, charged)], 1).moves.is_empty(), "it is charged now");
-        // The same flows again get the same class, and leases another one where it is judged at each packet.
-        assert_eq!(state.recharge(&flows, 1).moves, [(1, class)]);
-        assert_ne!(class_of(&state, a, charged, 1), class);
-    }
+    lease(&mut state, a, "capped.example.com", HERE, 1);
+    let mut kernel = state.expected(1);
+    let flows = [flow(plain, "45.60.1.1"), flow(plain, HERE), flow(7, HERE)];
+    let Recharged { leased, moves, failed } = state.recharge(&flows, 1);
+    apply(&mut kernel, &leased.ops).expect("a legal transaction");
+    assert_eq!((kernel == state.expected(1), failed), (true, 0));
+    let [(1, class)] = moves[..] else { panic!("one flow is moved: {moves:?}") };
+    assert!(way_of(&state, class, 1).contains("meter_"));
+    assert!(state.recharge(&[flow(class, HERE)], 1).moves.is_empty(), "it is charged now");
+    assert_eq!(state.recharge(&flows, 1).moves, [(1, class)], "the same flows get the same class");
+}
+
+#[test]
+fn flows_that_are_judged_at_each_packet_still_are_when_they_come_to_be_charged() {
+    let (mut state, a) = enforced();
+    lease(&mut state, a, "plain.example.com", HERE, 1);
+    let plain = class_of(&state, a, HERE, 1);
+    let pending = state.enforce(&policy("45.61.0.0/24"), &World::listening(53), 2, 1);
+    state.enforced(pending);
+    assert!(way_of(&state, plain, 1).contains("recheck"), "{}", way_of(&state, plain, 1));
+    lease(&mut state, a, "capped.example.com", HERE, 1);
+    // A later lease of the same name, with a class of the same caps that nobody need judge again.
+    let later = 120 * MINUTE;
+    state.sweep(later);
+    lease(&mut state, a, "plain.example.com", HERE, later);
+    let fresh = class_of(&state, a, HERE, later);
+    let way = way_of(&state, fresh, later);
+    assert!(way.contains("meter_") && !way.contains("recheck"), "{way}");
+    let [(0, class)] = state.recharge(&[flow(plain, HERE)], later).moves[..] else { panic!("it is moved") };
+    let way = way_of(&state, class, later);
+    assert!(class != fresh && way.contains("meter_") && way.contains("recheck"), "{way}");
 }
 
 #[test]
 fn an_address_is_charged_when_the_lease_of_the_capped_name_has_ended() {
-    let policy = json!({ "version": 1, "hosts": { "a": { "sources": ["192.168.10.10/32"],
-        "allow": { "domains": ["*.example.com"] },
-        "exfil": { "domains": { "capped.example.com": { "bytes": 1000, "period": "day" } } } } } });
-    let policy = parse(&policy.to_string()).expect("a legal policy");
-    let mut state = State::new(Classes::first_of_table(0));
-    let pending = state.enforce(&policy, &World::listening(53), 1, 0);
-    state.enforced(pending);
-    let a = *state.hosts.values().next().expect("a host");
+    let (mut state, a) = enforced();
     assert!(!is_charged(&mut state, a, "plain.example.com", "93.184.216.34", 0), "nothing is known yet");
     assert!(is_charged(&mut state, a, "capped.example.com", "93.184.216.34", MINUTE));
     assert!(is_charged(&mut state, a, "plain.example.com", "93.184.216.34", 10 * MINUTE), "the lease has ended");

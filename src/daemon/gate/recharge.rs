@@ -28,8 +28,15 @@ pub async fn follow(gate: Handle, due: Arc<Notify>, stopped: impl Future<Output 
     }
 }
 
-/// Until the gate stops.
+/// Until the gate stops. What goes wrong is tried again, and told once until something else comes of it.
 async fn look(gate: &Handle, due: &Notify) {
+    let mut told = String::new();
+    let mut tell = |what: String| {
+        if what != told && !what.is_empty() {
+            error!("{what}");
+        }
+        told = what;
+    };
     loop {
         due.notified().await;
         let start = Instant::now();
@@ -37,7 +44,7 @@ async fn look(gate: &Handle, due: &Notify) {
         let flows = match tokio::task::spawn_blocking(nft::flows).await {
             Ok(Ok(flows)) => flows,
             Ok(Err(error)) => {
-                error!("open flows to addresses of capped names cannot be looked for: {error}");
+                tell(format!("open flows to addresses of capped names cannot be looked for: {error}"));
                 tokio::time::sleep(AGAIN).await;
                 due.notify_one();
                 continue;
@@ -45,10 +52,10 @@ async fn look(gate: &Handle, due: &Notify) {
             Err(_) => return,
         };
         match gate.run(move |gate| gate.recharge(&flows)).await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(failed)) => error!("{failed} open flows are charged to fewer caps than their addresses"),
+            Ok(Ok(0)) => tell(String::new()),
+            Ok(Ok(failed)) => tell(format!("{failed} open flows are charged to fewer caps than their addresses")),
             Ok(Err(error)) => {
-                error!("open flows to addresses of capped names cannot be charged: {error}");
+                tell(format!("open flows to addresses of capped names cannot be charged: {error}"));
                 tokio::time::sleep(AGAIN).await;
                 due.notify_one();
             }
