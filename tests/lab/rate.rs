@@ -76,7 +76,7 @@ fn share(world: &World, kbps: u64, senders: &[(&Agent, Load)], warm_up: Duration
 
 /// A connection, also through a bucket that is empty.
 fn open(agent: &Agent, to: &str) -> TcpStream {
-    let tries = std::iter::repeat_with(|| connect(agent, None, to)).take(10);
+    let tries = std::iter::repeat_with(|| connect(agent, None, to)).take(40);
     tries.flatten().next().expect("it is allowed")
 }
 
