@@ -177,8 +177,8 @@ fn sighup_reads_the_stored_policy_again() {
     world.gateway.enforce(policy());
     world.gateway.store(json!({ "version": 1, "allow": { "ips": [OTHER] } }));
     world.gateway.hangup();
-    world
-        .gateway
-        .wait_until("the new policy is in force", Duration::from_secs(2), |_| world.a.tcp(OTHER, 443).reached());
+    let patience = Duration::from_secs(10);
+    world.gateway.wait_until("the new policy is in force", patience, |_| !world.a.tcp(SITE, 443).reached());
     world.a.tcp(SITE, 443).must_be_reset();
+    world.a.tcp(OTHER, 443).must_reach();
 }

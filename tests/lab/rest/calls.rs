@@ -77,7 +77,9 @@ fn an_unconfirmed_policy_is_not_stored_and_goes_back() {
         answer.done()["revision"].as_u64().expect("a number")
     };
     try_out(1);
-    world.gateway.wait_until("it goes back", Duration::from_secs(5), |_| world.a.tcp(SITE, 443).reached());
+    let unconfirmed = |gateway: &crate::world::Gateway| gateway.log().contains("was not confirmed in time");
+    world.gateway.wait_until("it goes back", Duration::from_secs(15), unconfirmed);
+    world.a.tcp(SITE, 443).must_reach();
     world.a.tcp(OTHER, 443).must_be_reset();
     post(&world, "/clawgress/confirm", WRITE, json!({})).refused(409);
 

@@ -15,7 +15,9 @@ use super::netns::{Address, Netns};
 use super::outcome::{Kind, Outcome};
 
 /// How long an agent waits before it calls silence silence. Everything in the lab answers within milliseconds.
-pub const PATIENCE: Duration = Duration::from_millis(700);
+pub const PATIENCE: Duration = Duration::from_millis(1500);
+/// How long the echo over an open connection is waited for: refusals do not take long, a busy machine's servers may.
+const ECHO: Duration = Duration::from_secs(5);
 /// What is sent to be echoed.
 pub const HELLO: &[u8] = b"the quick brown fox asks for an echo";
 
@@ -47,7 +49,7 @@ impl Agent {
             Ok(stream) => stream,
             Err(e) => return judge(&e, start.elapsed(), None),
         };
-        match echo(&stream, patience) {
+        match echo(&stream, patience.max(ECHO)) {
             Ok(bytes) => Outcome::Reached { after: start.elapsed(), bytes },
             Err(_) => Outcome::Cut { after: start.elapsed() },
         }
@@ -132,7 +134,7 @@ pub struct Flow {
 impl Flow {
     /// Sends and waits for the echo: whether the flow still works.
     pub fn alive(&mut self) -> bool {
-        echo(&self.stream, PATIENCE).is_ok()
+        echo(&self.stream, ECHO).is_ok()
     }
 
     /// Sends and waits for the echo; the error is what the agent's program would see.
