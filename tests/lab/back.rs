@@ -113,9 +113,9 @@ fn what_nobody_confirms_goes_back_by_itself() {
 fn what_is_confirmed_stays() {
     let mut world = world!();
     world.gateway.enforce(only(SITE));
-    try_out(&world, &only(OTHER), "1").must_succeed();
+    try_out(&world, &only(OTHER), "3").must_succeed();
     world.gateway.tool(&["confirm"]).must_succeed();
-    std::thread::sleep(Duration::from_millis(1500));
+    std::thread::sleep(Duration::from_millis(3500));
     must_allow(&world, OTHER);
     assert!(!waits(&world));
     assert_eq!(stored(&world), only(SITE), "a file is applied and not stored");
@@ -128,10 +128,10 @@ fn what_is_confirmed_stays() {
 fn another_change_ends_the_wait() {
     let mut world = world!();
     world.gateway.enforce(only(SITE));
-    try_out(&world, &only(OTHER), "2").must_succeed();
+    try_out(&world, &only(OTHER), "4").must_succeed();
     world.gateway.import(json!({ "version": 1, "allow": { "ips": [OTHER], "ports": [443] } }));
     assert!(!waits(&world));
-    std::thread::sleep(Duration::from_millis(2500));
+    std::thread::sleep(Duration::from_millis(4500));
     must_allow(&world, OTHER);
 }
 
@@ -186,16 +186,16 @@ fn a_wait_outlives_the_daemon() {
     world.gateway.start();
     wait_for(&world, SITE);
     // After it: nothing of it is in force any more when the daemon is ready.
-    try_out(&world, &only(OTHER), "1").must_succeed();
+    try_out(&world, &only(OTHER), "3").must_succeed();
     world.gateway.kill9();
-    std::thread::sleep(Duration::from_millis(1200));
+    std::thread::sleep(Duration::from_millis(3200));
     must_allow(&world, OTHER);
     world.gateway.start();
     must_allow(&world, SITE);
     // And where nothing is left in the kernel, as after a reboot.
-    try_out(&world, &only(OTHER), "1").must_succeed();
+    try_out(&world, &only(OTHER), "3").must_succeed();
     world.gateway.kill9();
-    std::thread::sleep(Duration::from_millis(1200));
+    std::thread::sleep(Duration::from_millis(3200));
     world.gateway.tool(&["teardown"]).must_succeed();
     world.gateway.start();
     must_allow(&world, SITE);
