@@ -12,7 +12,7 @@ use clawgress::core::state::{State, World};
 use clawgress::plan::apply::apply;
 use clawgress::plan::ids::HostId;
 use clawgress::plan::ir::{Data, Key};
-use clawgress::plan::ops::Table;
+use clawgress::plan::ops::{Op, Table};
 use clawgress::plan::snapshot::AddressVerdict;
 use clawgress::policy::decision::Reason;
 use clawgress::policy::lists::{MAX_RULES, Reader};
@@ -94,4 +94,51 @@ fn a_denied_address_ends_its_lease_and_flows_and_leaves_the_others() {
     let AddressVerdict::Denied(decision) = judge("93.184.216.34") else { panic!("denied") };
     assert_eq!((decision.reason, decision.path.unwrap().as_str()), (Reason::Denied, "/deny/domain_lists/0"));
     assert_eq!(judge("93.184.216.35"), AddressVerdict::Lease);
+}
+
+/// Nothing refers to a large set before it is whole, and no transaction has very many elements.
+#[test]
+fn a_large_list_of_addresses_comes_in_pieces_and_is_never_changed_in_place() {
+    let addresses =
+        |first: u32| (0..20_000).map(move |n| IpAddr::from(std::net::Ipv4Addr::from(0x2d00_0000 + first + n)));
+    let policy = |first: u32| {
+        let ips: Vec<String> = addresses(first).map(|address| address.to_string()).collect();
+        parse(&serde_json::json!({ "version": 1, "allow": { "ips": ips } }).to_string()).expect("a legal policy")
+    };
+    let (mut state, mut kernel) = (State::new(Classes::first_of_table(0)), Table::default());
+    for revision in 1..=2 {
+        let pending =
+            state.enforce(&policy(u32::try_from(revision).expect("small")), &World::listening(53), revision, now());
+        let elements = |op: &Op| if let Op::AddElements(_, elements) = op { elements.len() } else { 0 };
+        assert!(pending.delta.switch.iter().chain(&pending.delta.remove).map(elements).sum::<usize>() < 100);
+        let mut undone = kernel.clone();
+        let pieces = pending.delta.pieces();
+        assert!(
+            pieces.len() > 4
+                && pieces.iter().all(|piece| piece.iter().map(|(_, op)| elements(op)).sum::<usize>() <= 4096)
+        );
+        for piece in &pieces {
+            for (place, op) in piece {
+                let whole = &pending.delta.prepare[*place];
+                assert_eq!(
+                    std::mem::discriminant(whole),
+                    std::mem::discriminant(op),
+                    "its place is that of its operation"
+                );
+                apply(&mut undone, std::slice::from_ref(op)).expect("a legal transaction");
+            }
+        }
+        if revision > 1 {
+            apply(&mut undone, &pending.delta.undo_prepare()).expect("a legal transaction");
+            assert_eq!(undone, kernel, "what was prepared can be taken back");
+        }
+        for ops in pieces.into_iter().map(|piece| piece.into_iter().map(|(_, op)| op).collect::<Vec<_>>()) {
+            apply(&mut kernel, &ops).expect("a legal transaction");
+        }
+        for ops in [&pending.delta.switch, &pending.delta.remove, &pending.delta.litter] {
+            apply(&mut kernel, ops).expect("a legal transaction");
+        }
+        state.enforced(pending);
+        assert_eq!(kernel, state.expected(now()), "the kernel holds what it should");
+    }
 }

@@ -244,15 +244,35 @@ impl Gate {
     /// counts from the first of the preparations.
     fn switch(&mut self, delta: &Delta) -> Result<(), KernelError> {
         self.tidy();
-        self.kernel.commit(&delta.prepare)?;
+        self.prepare(delta)?;
         self.kernel.commit(&delta.switch).map_err(|mut error| {
             error.op_index = error.op_index.map(|index| index + delta.prepare.len());
-            if self.kernel.commit(&delta.undo_prepare()).is_err() {
-                // Nothing refers to it; a repair finds and removes it.
-                let _ = self.repair();
-            }
+            self.take_back(delta);
             error
         })
+    }
+
+    /// What a change needs and nothing refers to yet.
+    pub(super) fn prepare(&mut self, delta: &Delta) -> Result<(), KernelError> {
+        for (nth, piece) in delta.pieces().into_iter().enumerate() {
+            let (places, ops): (Vec<usize>, Vec<Op>) = piece.into_iter().unzip();
+            if let Err(mut error) = self.kernel.commit(&ops) {
+                error.op_index = error.op_index.and_then(|index| places.get(index).copied());
+                // All sets and chains are in the first piece.
+                if nth > 0 {
+                    self.take_back(delta);
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn take_back(&mut self, delta: &Delta) {
+        if self.kernel.commit(&delta.undo_prepare()).is_err() {
+            // Nothing refers to it; a repair finds and removes it.
+            let _ = self.repair();
+        }
     }
 
     /// Removes what no packet can need any more. A refusal means that somebody else was there, and that is repaired.

@@ -103,7 +103,8 @@ impl Gate {
         // Chains are always written again; that alone is no difference.
         let rules = |op: &Op| matches!(op, Op::AddTable | Op::FlushChain(_) | Op::AddRule(..));
         let differs = rules_differ || !delta.transactions().flatten().all(rules);
-        if delta.transactions().all(|ops| self.kernel.commit(ops).is_ok()) {
+        let rest = [&delta.switch, &delta.remove, &delta.litter];
+        if self.prepare(&delta).is_ok() && rest.into_iter().all(|ops| self.kernel.commit(ops).is_ok()) {
             if are_lost {
                 self.look_at_caps();
             }

@@ -325,6 +325,15 @@ pub struct SetSpec {
     pub size: Option<u32>,
 }
 
+impl SetSpec {
+    /// Another content is another set: its name holds a digest of what is in it, and once that is all there it never
+    /// changes. So are sets of ranges (see [`super::ops`]), and sets made for a certain number of elements.
+    #[must_use]
+    pub fn is_replaced(&self) -> bool {
+        self.interval || (self.size.is_some() && !self.timeout)
+    }
+}
+
 /// The key of an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Key {

@@ -7,7 +7,12 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::ir::{Base, Chain, Data, Elements, Ident, Key, Object, ObjectKind, Rule, Set, SetSpec, Value, Verdict};
+use super::ir::{
+    Base, Chain, Data, DataType, Elements, Ident, Key, Object, ObjectKind, Rule, Set, SetSpec, Value, Verdict,
+};
+
+/// Elements of one transaction of the preparations.
+const PIECE: usize = 4096;
 
 /// One step of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,9 +68,9 @@ pub struct Table {
 #[must_use]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delta {
-    /// New sets of ranges, and the chains that their elements lead to, still empty. Nothing refers to them yet, so
-    /// they are there or not without any consequence; but the kernel can search such a set only when the transaction
-    /// that made it is over, and then the switch may lead to it.
+    /// New sets that will never change, and the chains that their elements lead to, still empty. Nothing refers to them
+    /// yet, so they are there or not without any consequence, and may come piece by piece. The kernel can search a set of
+    /// ranges only when the transaction that made it is over; then the switch may lead to it.
     pub prepare: Vec<Op>,
     /// New chains, sets and elements; changed rules and elements. With it the new table is in force.
     pub switch: Vec<Op>,
@@ -101,7 +106,7 @@ impl Delta {
     pub fn undo_prepare(&self) -> Vec<Op> {
         // Elements refer to chains, so sets go first.
         let sets = self.prepare.iter().filter_map(|op| match op {
-            Op::AddSet(name, _) => Some([Op::FlushSet(name.clone()), Op::DelSet(name.clone())]),
+            Op::AddSet(name, spec) => Some(del_set(name, spec)),
             _ => None,
         });
         let chains = self.prepare.iter().filter_map(|op| match op {
@@ -111,12 +116,17 @@ impl Delta {
         sets.flatten().chain(chains).collect()
     }
 
-    /// Moves what can be made before the switch to the preparations.
+    /// Moves what can be made before the switch to the preparations. Through a table without chains no packet passes;
+    /// there only what comes in pieces is of use, and begins with all sets, by which a table of ours is known.
     fn prepare(&mut self, current: &Table, desired: &Table) {
-        let ranges: BTreeMap<&Ident, &Set> = (desired.sets.iter())
-            .filter(|(name, set)| set.spec.interval && !current.sets.contains_key(*name))
+        let fresh = current.chains.is_empty();
+        let new: BTreeMap<&Ident, &Set> = (desired.sets.iter())
+            .filter(|(name, set)| set.spec.is_replaced() && !current.sets.contains_key(*name))
             .collect();
-        let values = ranges.values().flat_map(|set| set.elements.iter());
+        if fresh && new.values().all(|set| set.elements.len() <= PIECE) {
+            return;
+        }
+        let values = new.values().flat_map(|set| set.elements.iter());
         let chains: BTreeSet<&Ident> = values
             .filter_map(|(_, value)| match &value.data {
                 Data::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain)) => Some(chain),
@@ -125,10 +135,37 @@ impl Delta {
             .collect();
         let first = |op: &mut Op| match op {
             Op::AddChain(name, base) => base.is_none() && chains.contains(name),
-            Op::AddSet(name, _) | Op::AddElements(name, _) => ranges.contains_key(name),
+            Op::AddSet(name, _) => fresh || new.contains_key(name),
+            Op::AddElements(name, _) => new.contains_key(name),
             _ => false,
         };
         self.prepare = self.switch.extract_if(.., first).collect();
+    }
+
+    /// The preparations in transactions of at most so many elements, each operation with its place among them.
+    /// For each element the kernel keeps a message of some kilobytes until its transaction is over, if anybody listens.
+    pub fn pieces(&self) -> Vec<Vec<(usize, Op)>> {
+        let mut pieces = vec![Vec::new()];
+        let mut room = PIECE;
+        for (place, op) in self.prepare.iter().enumerate() {
+            let Op::AddElements(name, elements) = op else {
+                pieces.last_mut().expect("there is one").push((place, op.clone()));
+                continue;
+            };
+            let mut rest = elements.as_slice();
+            while !rest.is_empty() {
+                if room == 0 {
+                    pieces.push(Vec::new());
+                    room = PIECE;
+                }
+                let (now, later) = rest.split_at(rest.len().min(room));
+                room -= now.len();
+                rest = later;
+                let op = Op::AddElements(name.clone(), now.to_vec());
+                pieces.last_mut().expect("there is one").push((place, op));
+            }
+        }
+        pieces
     }
 }
 
@@ -170,10 +207,7 @@ pub fn diff(current: &Table, desired: &Table) -> Delta {
         let old = current.sets.get(name).map_or(&nothing, |set| &set.elements);
         element_diff(name, set, old, &mut delta);
     }
-    // Through a table without chains no packet passes.
-    if !current.chains.is_empty() {
-        delta.prepare(current, desired);
-    }
+    delta.prepare(current, desired);
     // Rules refer to sets and chains, elements to chains: so they go in this order.
     for (name, chain) in &current.chains {
         if !desired.chains.contains_key(name) && !chain.rules.is_empty() {
@@ -182,10 +216,7 @@ pub fn diff(current: &Table, desired: &Table) -> Delta {
     }
     for (name, set) in &current.sets {
         if !desired.sets.contains_key(name) {
-            if !set.elements.is_empty() {
-                delta.litter.push(Op::FlushSet(name.clone()));
-            }
-            delta.litter.push(Op::DelSet(name.clone()));
+            delta.litter.extend(del_set(name, &set.spec));
         }
     }
     for name in current.chains.keys() {
@@ -199,6 +230,12 @@ pub fn diff(current: &Table, desired: &Table) -> Delta {
         }
     }
     delta
+}
+
+/// Elements that lead to chains go first, so that the chains can. Of others nobody need be told one by one.
+fn del_set(name: &Ident, spec: &SetSpec) -> impl Iterator<Item = Op> + use<> {
+    let flush = (spec.data == DataType::Verdict).then(|| Op::FlushSet(name.clone()));
+    flush.into_iter().chain([Op::DelSet(name.clone())])
 }
 
 fn element_diff(set: &Ident, desired: &Set, old: &Elements, delta: &mut Delta) {

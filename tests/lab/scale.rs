@@ -16,7 +16,7 @@ const HOUR: usize = 3600;
 const HOSTS: u8 = 100;
 const NAMES: u8 = 100;
 /// Entries of each list of the large policy.
-const LARGE: u32 = 20_000;
+const LARGE: u32 = 30_000;
 
 #[test]
 fn an_hour_of_a_name_that_rotates_is_never_refused() {
@@ -133,4 +133,38 @@ fn a_large_policy_is_swapped_without_a_wrong_packet() {
     }
     let status = world.gateway.status();
     assert_eq!(status["domains"], LARGE, "the large policy is in force: {status}");
+}
+
+/// The sets that hold `allow.ips` now.
+fn sets(world: &World) -> Vec<String> {
+    let listed = world.gateway.nft(&["-t", "list", "table", "inet", "clawgress"]).stdout;
+    let names = listed.lines().filter_map(|line| line.trim().strip_prefix("set allow")?.strip_suffix(" {"));
+    names.map(str::to_owned).collect()
+}
+
+/// Large sets are filled piece by piece before anything refers to them.
+#[test]
+fn a_large_policy_that_is_cut_short_on_its_way_leaves_nothing_behind() {
+    let mut world = world!();
+    world.gateway.unlimited_icmp();
+    world.gateway.enforce(large(0));
+    let whole = sets(&world).len();
+    assert!(whole >= 3, "{:?}", sets(&world));
+    let (allowed, denied) = (world.a.probe_udp(SITE6, 443), world.a.probe_udp(OTHER, 443));
+    for round in 1..=u32::try_from(rounds(6)).expect("not that many") {
+        let daemon = nix::unistd::Pid::from_raw(world.gateway.pid().expect("it runs").cast_signed());
+        let gateway = &world.gateway;
+        std::thread::scope(|scope| {
+            scope.spawn(|| gateway.tool_reading(&["import", "--policy", "-"], &large(round).to_string()));
+            std::thread::sleep(Duration::from_millis(u64::from(round) * 40));
+            nix::sys::signal::kill(daemon, nix::sys::signal::Signal::SIGKILL).expect("it is our child");
+        });
+        world.gateway.kill9();
+        world.gateway.start();
+        world.a.tcp(OTHER, 443).must_be_reset();
+        world.a.tcp(SITE, 443).must_reach();
+        world.gateway.wait_until("what was begun is removed", Duration::from_secs(20), |_| sets(&world).len() == whole);
+    }
+    allowed.stop().must_be_whole();
+    denied.stop().must_be_dead();
 }

@@ -125,15 +125,15 @@ pub(super) fn member(key: Key) -> (Key, Value) {
     (key, Value::plain(Data::None))
 }
 
-/// Gives interval sets names that hold a digest of their content, in rules too. While a transaction is on its way the
-/// kernel may miss an element next to one that is coming or going, so such a set is never changed: another content is
-/// another set, and the rules switch from one to the other.
+/// Gives sets that are replaced names that hold a digest of their content, in rules too. While a transaction is on its
+/// way the kernel may miss a range next to one that is coming or going, so such a set is never changed: another content
+/// is another set, and the rules switch from one to the other. Large sets are filled piece by piece before that.
 fn versioned(mut table: Table) -> Table {
     let mut names: BTreeMap<Ident, Ident> = BTreeMap::new();
     table.sets = std::mem::take(&mut table.sets)
         .into_iter()
         .map(|(name, set)| {
-            if !set.spec.interval {
+            if !set.spec.is_replaced() {
                 return (name, set);
             }
             let full = Ident::from(format!("{name}.{:08x}", digest(&set)));
@@ -170,12 +170,16 @@ fn digest(set: &Set) -> u32 {
         }
     };
     for (key, value) in &set.elements {
-        if let Key::Range(first, last) = key {
-            for address in [first, last] {
-                match address {
-                    std::net::IpAddr::V4(v4) => eat(&v4.octets()),
-                    std::net::IpAddr::V6(v6) => eat(&v6.octets()),
-                }
+        let (first, last) = match key {
+            Key::Range(first, last) => (Some(first), Some(last)),
+            Key::Address(address) => (Some(address), None),
+            // No such set is replaced.
+            Key::Mark(_) | Key::Port(_) | Key::MarkAddress(..) => (None, None),
+        };
+        for address in first.into_iter().chain(last) {
+            match address {
+                std::net::IpAddr::V4(v4) => eat(&v4.octets()),
+                std::net::IpAddr::V6(v6) => eat(&v6.octets()),
             }
         }
         match &value.data {

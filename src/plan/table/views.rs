@@ -171,6 +171,9 @@ fn add_ports(build: &mut Build<'_>, owner: Owner, ports: &[u16]) {
     }
 }
 
+/// A list of so many addresses is not changed in place, but replaced by another set.
+const LARGE: u32 = 16_384;
+
 fn add_addresses(build: &mut Build<'_>, list: &str, owner: Owner, nets: &List<IpNet>) {
     for (family, networks) in Family::BOTH.into_iter().flat_map(|family| [(family, false), (family, true)]) {
         let elements = build.lists.elements(nets, family, networks);
@@ -181,7 +184,7 @@ fn add_addresses(build: &mut Build<'_>, list: &str, owner: Owner, nets: &List<Ip
                 interval: networks,
                 timeout: false,
                 counter: false,
-                size: None,
+                size: u32::try_from(elements.len()).ok().filter(|count| !networks && *count >= LARGE),
             };
             build.set(names::addresses(list, family, networks, owner), spec, elements);
         }
