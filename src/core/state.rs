@@ -120,6 +120,8 @@ pub struct Leased {
     pub results: Vec<Result<(), LeaseError>>,
     /// An address came to be charged to a cap: live flows may have to be, too ([`State::recharge`]).
     pub recharges: bool,
+    /// What was asked for before under the same name, and is asked for again.
+    pub again: Vec<(HostId, IpAddr)>,
     pub(super) touched: Vec<(HostId, IpAddr)>,
     pub(super) made: Vec<u32>,
     pub(super) opened: Vec<u32>,

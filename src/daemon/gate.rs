@@ -6,6 +6,7 @@
 
 mod leases;
 pub mod recharge;
+mod standing;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
 use crate::policy::schedule::Moment;
 
+pub use self::standing::Leases;
 pub use super::blame::Refused;
 use super::caps::{Ahead, Book};
 use super::handle::{EndsTheProcess, Handle, Message};
@@ -74,6 +76,8 @@ pub struct Gate {
     /// The shape of the earlier process' table, until it has been looked at.
     pub(super) inherited: Option<Held>,
     judge: Arc<ArcSwapOption<Snapshot>>,
+    /// What the kernel holds, for all to see.
+    pub(super) leases: Arc<Leases>,
     /// Told whenever another policy comes into force.
     changed: Arc<Notify>,
     /// Told when live flows may have to be charged to more caps.
@@ -125,6 +129,7 @@ impl Gate {
             ours,
             inherited,
             judge,
+            leases: Arc::new(Leases::new(start)),
             changed: Arc::default(),
             recharge: Arc::default(),
             start,
@@ -167,7 +172,7 @@ impl Gate {
 
     /// Starts the gate's thread.
     pub fn spawn(self) -> std::io::Result<(Handle, std::thread::JoinHandle<()>)> {
-        let (handle, requests) = super::handle::queue();
+        let (handle, requests) = super::handle::queue(Arc::clone(&self.leases));
         let work = move || {
             let _guard = EndsTheProcess("the gate");
             self.serve(&requests);
@@ -245,7 +250,7 @@ impl Gate {
     fn switch(&mut self, delta: &Delta) -> Result<(), KernelError> {
         self.tidy();
         self.kernel.commit(&delta.prepare)?;
-        self.kernel.commit(&delta.switch).map_err(|mut error| {
+        self.change(&delta.switch).map_err(|mut error| {
             error.op_index = error.op_index.map(|index| index + delta.prepare.len());
             if self.kernel.commit(&delta.undo_prepare()).is_err() {
                 // Nothing refers to it; a repair finds and removes it.
@@ -255,10 +260,19 @@ impl Gate {
         })
     }
 
+    /// One transaction that is not a lease: what was said of leases ends with it.
+    pub(super) fn change(&mut self, ops: &[Op]) -> Result<(), KernelError> {
+        if ops.is_empty() {
+            return Ok(());
+        }
+        self.leases.close();
+        self.kernel.commit(ops)
+    }
+
     /// Removes what no packet can need any more. A refusal means that somebody else was there, and that is repaired.
     fn tidy(&mut self) {
         let litter = std::mem::take(&mut self.litter);
-        if !litter.is_empty() && self.kernel.commit(&litter).is_err() {
+        if self.change(&litter).is_err() {
             let _ = self.repair();
         }
     }
@@ -278,12 +292,18 @@ impl Gate {
             self.recharge.notify_one();
         }
         self.state.sweep(self.now().ms);
-        if !remove.is_empty() && self.kernel.commit(&remove).is_err() {
+        if self.change(&remove).is_err() {
             let _ = self.repair();
         }
         self.litter = litter;
         self.swollen = true;
         applied
+    }
+
+    /// Forgets leases that have ended.
+    pub fn sweep(&mut self, now: u64) {
+        self.state.sweep(now);
+        self.leases.sweep(now);
     }
 
     /// What can wait until a change is over: its litter, and memory.
@@ -340,10 +360,8 @@ impl Gate {
         let now = self.now();
         let (open, shut, doors) = self.state.tick(now);
         for ops in [open, shut] {
-            if let Err(error) = self.kernel.commit(&ops)
-                && (error.kind == ErrorKind::NotPermitted
-                    || self.repair().is_err()
-                    || self.kernel.commit(&ops).is_err())
+            if let Err(error) = self.change(&ops)
+                && (error.kind == ErrorKind::NotPermitted || self.repair().is_err() || self.change(&ops).is_err())
             {
                 return Err(error);
             }
@@ -377,7 +395,7 @@ impl Gate {
         if self.read_all_caps().is_err() {
             self.state.caps.presume(self.state.caps.ids());
         }
-        self.kernel.commit(&[Op::AddTable, Op::DelTable]).map_err(refused)?;
+        self.change(&[Op::AddTable, Op::DelTable]).map_err(refused)?;
         let caps = std::mem::take(&mut self.state.caps).retire();
         (self.drift, self.behind, self.ours) = (None, None, false);
         self.judge.store(None);

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::core::judge::{AddressVerdict, Judge};
-use crate::core::lease::{Acked, HostId, LeaseError, LeaseRequest, Leaser};
+use crate::core::lease::{Acked, HostId, LeaseError, LeaseRequest, Leaser, Wanted};
 use crate::policy::decision::{Decision, Reason, Verdict};
 use crate::policy::model::{HostName, Mode, Pointer};
 use crate::policy::name::{Name, Pattern};
@@ -122,6 +123,8 @@ pub struct Kernel {
     /// Answers in turn; when there are none left: yes.
     pub answers: Mutex<VecDeque<LeaseError>>,
     pub delay: Mutex<Duration>,
+    /// What it says without being asked: that it holds everything.
+    pub holds: AtomicBool,
     /// Runs when a request comes, before its answer.
     pub on_request: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
@@ -150,5 +153,9 @@ impl Leaser for Kernel {
             Some(error) => Err(error),
             None => Ok(Acked::by_kernel()),
         }
+    }
+
+    fn held(&self, _wanted: &Wanted<'_>) -> Option<Acked> {
+        self.holds.load(Ordering::Relaxed).then(Acked::by_kernel)
     }
 }

@@ -11,6 +11,7 @@ mod gateway;
 mod leases;
 mod load;
 mod properties;
+mod quick;
 mod speed;
 mod upstreams;
 mod wire;
