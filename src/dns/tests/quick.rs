@@ -26,7 +26,7 @@ use crate::dns::resolver::Resolver;
 use crate::dns::service::{Client, Service, Step};
 use crate::dns::upstream::{Lookup, Pool};
 use crate::dns::{OutOfScope, Upstream};
-use crate::policy::decision::Decision;
+use crate::policy::decision::{Decision, Reason, Verdict};
 use crate::policy::model::Mode;
 
 /// What an observer was told, but for the leases, which one of the two ways makes.
@@ -201,6 +201,38 @@ fn types_that_only_unpoliced_clients_get_stay_in_the_cache() {
     let answer = Message::from_vec(&answer).unwrap();
     assert_eq!((answer.metadata.response_code, answer.answers.len()), (ResponseCode::NoError, 1));
     assert_eq!(answer.answers[0].record_type(), RecordType::HINFO);
+}
+
+#[test]
+fn a_popular_answer_is_asked_for_again_before_it_ends() {
+    let both = Both::new(table());
+    let name = "one.wild.example";
+    both.knows(name, RecordType::A, false, &reply(&question(name, RecordType::A), vec![a(name, 100, "192.0.2.7")]), 95);
+    let packet = question(name, RecordType::A).to_vec().unwrap();
+    let begun = || both.service.counters.prefetched.load(Ordering::Relaxed);
+    for (asked, expected) in [(1, 0), (2, 0), (3, 1), (4, 1)] {
+        assert_eq!(both.quick(&packet, AGENT).0, Quick::Told);
+        assert_eq!(begun(), expected, "asked {asked} times");
+    }
+}
+
+#[test]
+fn over_the_budget_nothing_is_answered_and_all_is_told() {
+    let mut both = Both::new(table());
+    Arc::get_mut(&mut both.service).unwrap().budget = Budget::new(std::num::NonZeroU32::new(1));
+    let packet = question("evil.example", RecordType::A).to_vec().unwrap();
+    let ways: Vec<_> = (0..5).map(|_| both.quick(&packet, AGENT)).collect();
+    let refuse = Quick::Long(Some(crate::dns::budget::Grant::Refuse));
+    let found: Vec<Quick> = ways.iter().map(|(way, ..)| *way).collect();
+    assert_eq!(found, [Quick::Told, Quick::Told, refuse, Quick::Dropped, Quick::Dropped]);
+    let (.., told) = &ways[3];
+    let [(revision, host, source, name, address, tcp, decision)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(
+        (*revision, *host, *source, name.as_str(), *address, *tcp),
+        (1, HostId(2), AGENT, "evil.example", None, false)
+    );
+    assert_eq!((decision.verdict, decision.reason), (Verdict::Block, Reason::RateLimited));
+    assert_eq!(decision.host.as_ref().map(|host| host.as_str()), Some("agent-1"));
 }
 
 const NAMES: [&str; 5] = ["www.wild.example", "WWW.wild.example", "b.example", "x.bad.example", "cdn.wild.example"];
