@@ -25,7 +25,7 @@ use serde_json::json;
 use measure::upstream::{Upstream, question};
 use measure::{
     Table, bar, first_in_line, first_in_line_process, median, memory, ms, order, pin_process, pin_this_thread,
-    processor_time, quick, ratio, rounds, spread,
+    processor_time, quick, ratio, rounds, spread, take_turns_process,
 };
 use peers::{PEERS, Rules};
 use world::World;
@@ -375,11 +375,15 @@ fn change(world: &World) {
     const RATE: f64 = 5000.0;
     let stop = Arc::new(AtomicBool::new(false));
     let socket = client(world, OURS);
+    // What comes at once after a pause is not to be lost here.
+    nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(8 << 20)).expect("root may");
     let receiver = socket.try_clone().expect("one more descriptor");
     receiver.set_read_timeout(Some(PATIENCE)).expect("a timeout is legal");
     let pid = world.gateway.pid().expect("the daemon runs");
+    // Of threads that are first in line none gives way to another, so who answers would wait for who reads the policy.
+    take_turns_process(pid);
     let settled = memory(pid).0;
-    let ends = stop.clone();
+    let (ends, over) = (stop.clone(), stop.clone());
     let sender = std::thread::spawn(move || {
         let (names, start, mut sent) = (packets((0..1000).map(blocked)), Instant::now(), 0_usize);
         while !ends.load(Ordering::Relaxed) {
@@ -393,11 +397,15 @@ fn change(world: &World) {
     });
     let counter = std::thread::spawn(move || {
         let (mut answered, mut buffer, mut last, mut longest) = (0, [0; 600], Instant::now(), Duration::ZERO);
-        while receiver.recv(&mut buffer).is_ok() {
+        loop {
+            match receiver.recv(&mut buffer) {
+                Ok(_) => answered += 1,
+                Err(_) if over.load(Ordering::Relaxed) => break,
+                Err(_) => continue,
+            }
             assert_eq!(buffer[3] & 15, 3, "a refused name is refused all the time");
             longest = longest.max(last.elapsed());
             last = Instant::now();
-            answered += 1;
         }
         (answered, longest)
     });

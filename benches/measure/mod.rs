@@ -91,6 +91,11 @@ pub fn first_in_line_process(pid: u32) {
     schedule(&["--all-tasks", "--fifo", "--pid", "1", &pid.to_string()]);
 }
 
+/// Undoes [`first_in_line_process`]: threads of the process take turns again.
+pub fn take_turns_process(pid: u32) {
+    schedule(&["--all-tasks", "--other", "--pid", "0", &pid.to_string()]);
+}
+
 fn schedule(arguments: &[&str]) {
     let mut command = std::process::Command::new("chrt");
     let _ = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();

@@ -11,7 +11,7 @@ pub struct Rules(pub u32);
 impl Rules {
     /// Rule `number`: four of five are one name, the fifth is a wildcard (then `*.` goes before what this gives).
     pub fn rule(self, number: u32) -> (bool, String) {
-        let (wild, zone) = (number % 5 == 0, number % 1000);
+        let (wild, zone) = (number.is_multiple_of(5), number % 1000);
         (wild, format!("{}{number}.z{zone}.example.com", if wild { 'w' } else { 'n' }))
     }
 

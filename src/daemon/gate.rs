@@ -4,6 +4,7 @@
 //! Leases come in by a bounded queue and go out in groups, one transaction for all that wait; everything else is a job
 //! that runs between two groups.
 
+mod changes;
 mod leases;
 pub mod recharge;
 mod standing;
@@ -260,28 +261,13 @@ impl Gate {
         })
     }
 
-    /// One transaction that is not a lease: what was said of leases ends with it.
-    pub(super) fn change(&mut self, ops: &[Op]) -> Result<(), KernelError> {
-        if ops.is_empty() {
-            return Ok(());
-        }
-        self.leases.close();
-        self.kernel.commit(ops)
-    }
-
-    /// Removes what no packet can need any more. A refusal means that somebody else was there, and that is repaired.
-    fn tidy(&mut self) {
-        let litter = std::mem::take(&mut self.litter);
-        if self.change(&litter).is_err() {
-            let _ = self.repair();
-        }
-    }
-
     pub(super) fn took(&mut self, mut pending: Pending, policy: &Arc<Policy>, prepared: &Arc<Prepared>) -> Applied {
         let Delta { prepare, switch, remove, litter } = std::mem::take(&mut pending.delta);
         let operations = prepare.len() + switch.len() + remove.len() + litter.len();
         let applied = Applied { operations, cut: pending.cut };
         let snapshot = pending.snapshot.clone();
+        // Also where the kernel had nothing to change.
+        self.leases.close();
         self.state.enforced(pending);
         self.ours = true;
         self.policy = Some(policy.clone());
@@ -298,20 +284,6 @@ impl Gate {
         self.litter = litter;
         self.swollen = true;
         applied
-    }
-
-    /// Forgets leases that have ended.
-    pub fn sweep(&mut self, now: u64) {
-        self.state.sweep(now);
-        self.leases.sweep(now);
-    }
-
-    /// What can wait until a change is over: its litter, and memory.
-    pub fn settle(&mut self) {
-        self.tidy();
-        if std::mem::take(&mut self.swollen) {
-            self.kernel.give_back_memory();
-        }
     }
 
     /// A refused transaction changed nothing, unless somebody else changed the table before: then the whole table is

@@ -94,11 +94,22 @@ impl Cache {
         Some(Arc::clone(stored))
     }
 
-    /// Keeps an answer if it says for how long it is good.
+    /// Keeps an answer if it says for how long it is good. One that does not takes the place of an earlier one all the
+    /// same: what an upstream has taken back is not told when none answers.
     pub fn put(&self, lookup: &Lookup, message: &Arc<Message>, wire_length: usize, now: Instant) {
-        if let Some(life) = life(message) {
-            let weight = weight(message, wire_length);
-            self.store(lookup.clone(), Arc::clone(message), false, life, now + life, weight, now);
+        match life(message) {
+            Some(life) => {
+                let weight = weight(message, wire_length);
+                self.store(lookup.clone(), Arc::clone(message), false, life, now + life, weight, now);
+            }
+            None if is_answer(message) => {
+                let key = lookup.key();
+                let mut shard = self.shard(&key);
+                if let Some(old) = shard.entries.remove(&key[..]) {
+                    shard.weight -= old.weight;
+                }
+            }
+            None => {}
         }
     }
 
@@ -179,10 +190,15 @@ fn weight(message: &Message, wire_length: usize) -> usize {
     ENTRY_WEIGHT + 2 * wire_length + (message.answers.len() + message.authorities.len()) * RECORD_WEIGHT
 }
 
+/// Whether it says what there is, or that there is nothing; else it tells of a failure.
+fn is_answer(message: &Message) -> bool {
+    matches!(message.metadata.response_code, ResponseCode::NoError | ResponseCode::NXDomain)
+}
+
 /// For how long an answer may be kept; `None`: not at all.
 fn life(message: &Message) -> Option<Duration> {
     let code = message.metadata.response_code;
-    if !matches!(code, ResponseCode::NoError | ResponseCode::NXDomain) {
+    if !is_answer(message) {
         return None;
     }
     let least = |records: &[Record]| records.iter().map(|record| record.ttl).min();
@@ -287,6 +303,23 @@ mod tests {
         assert!(get(&cache, 1, after(91)).is_none(), "then an upstream is asked again");
         assert!(cache.stale(&lookup(1), after(3659)).is_some());
         assert!(cache.stale(&lookup(1), after(3660)).is_none(), "the bound counts from the first end");
+    }
+
+    #[test]
+    fn what_was_taken_back_is_not_told_again() {
+        let (cache, start) = (Cache::default(), Instant::now());
+        let mut gone = Message::response(1, OpCode::Query);
+        gone.metadata.response_code = ResponseCode::NXDomain;
+        let mut failure = gone.clone();
+        failure.metadata.response_code = ResponseCode::ServFail;
+        for (newer, told) in [(Arc::new(failure), true), (Arc::new(gone), false), (message(0), false)] {
+            cache.put(&lookup(1), &message(60), 100, start);
+            cache.put(&lookup(1), &newer, 100, start + Duration::from_secs(61));
+            let stale = cache.stale(&lookup(1), start + Duration::from_secs(62));
+            assert_eq!(stale.is_some(), told, "{newer:?}");
+            let weights: Vec<usize> = cache.shards.iter().map(|shard| shard.lock().unwrap().weight).collect();
+            assert_eq!(weights.iter().sum::<usize>() > 0, told);
+        }
     }
 
     #[test]

@@ -85,6 +85,8 @@ impl Resolver {
             Entry::Vacant(place) => {
                 let (sender, receiver) = watch::channel(None);
                 place.insert(receiver.clone());
+                // A runtime that is ending drops the task here and now, and with it the flight, which takes the lock.
+                drop(flights);
                 let flight = Flight { resolver: Arc::clone(self), lookup };
                 tokio::spawn(async move {
                     let outcome = flight.fly().await;

@@ -105,22 +105,27 @@ impl<'a> Asker<'a> {
 impl<J: Judge, L: Leaser> Service<J, L> {
     /// Takes one packet. `grant`: it was charged to its host's budget already, with this result.
     pub fn take(self: &Arc<Self>, packet: &[u8], client: Client, transport: Transport, grant: Option<Grant>) -> Step {
-        let query = match parse(packet, transport) {
+        let parsed = parse(packet, transport);
+        let grant = match grant {
+            _ if matches!(parsed, Parsed::Drop) => return Step::Drop,
+            Some(grant) => grant,
+            None if !self.budget.is_bounded() => Grant::Within,
+            None => self.budget.charge(self.host(&client), client.source, Instant::now()),
+        };
+        let query = match parsed {
+            Parsed::Query(query) => query,
+            // It asks for no name, so there is nothing to write down.
+            _ if grant != Grant::Within => {
+                Counters::bump(&self.counters.over_budget);
+                return Step::Drop;
+            }
             Parsed::Drop => return Step::Drop,
             Parsed::Malformed(bytes) => return Step::Ready(bytes),
             Parsed::Refused(query, code) => return Step::Ready(reply::plain(&query, code)),
-            Parsed::Query(query) => query,
         };
         Counters::bump(&self.counters.queries);
-        match grant {
-            None if self.budget.is_bounded() => {
-                let grant = self.budget.charge(self.host(&client), client.source, Instant::now());
-                if grant != Grant::Within {
-                    return self.over_budget(&query, &client, grant);
-                }
-            }
-            None | Some(Grant::Within) => {}
-            Some(grant) => return self.over_budget(&query, &client, grant),
+        if grant != Grant::Within {
+            return self.over_budget(&query, &client, grant);
         }
         let (host, enforced) = match self.rule(&query, &client) {
             Ruling::Reply(bytes) => return Step::Ready(bytes),

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Shutdown, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -51,7 +52,7 @@ impl Receivers {
                 runtime: Handle::current(),
             };
             receivers.sockets.push(Arc::clone(&receiver.socket));
-            std::thread::Builder::new().name("dns".into()).spawn(move || receiver.serve())?;
+            std::thread::Builder::new().name("dns".into()).spawn(move || receiver.keep_serving())?;
         }
         Ok(receivers)
     }
@@ -75,10 +76,18 @@ struct Receiver<J, L> {
 }
 
 impl<J: Judge, L: Leaser> Receiver<J, L> {
+    /// Serves the socket until the end, whatever a packet does to it: a socket that nobody reads would swallow the queries
+    /// that the kernel still gives to it. The batch is lost; clients ask again.
+    fn keep_serving(self) {
+        let _inside = self.runtime.enter();
+        while catch_unwind(AssertUnwindSafe(|| self.serve())).is_err() {
+            tracing::error!("a fault in clawgress, please report it: a query made a receiver fail");
+        }
+    }
+
     /// Serves the socket until the end. What can be answered without waiting is answered here, batch by batch; the rest
     /// gets a task, whose number the service bounds.
-    fn serve(self) {
-        let _inside = self.runtime.enter();
+    fn serve(&self) {
         let mut interfaces = Interfaces::default();
         let (mut queries, mut answers) = (Queries::new(), Answers::new());
         loop {

@@ -33,8 +33,7 @@ impl Gate {
         let leased = self.state.lease(requests, now);
         let taken = if leased.ops.is_empty() { Ok(()) } else { self.kernel.commit(&leased.ops) };
         let Err(error) = taken else {
-            // Only what is asked for again: most names are asked for once.
-            self.leases.say(&self.state, &leased.again, now);
+            self.leases.say(&self.state, &leased, now);
             if leased.recharges {
                 self.recharge.notify_one();
             }

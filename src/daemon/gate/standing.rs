@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use crate::core::doors::Now;
 use crate::core::lease::{Acked, HostId, Wanted};
-use crate::core::state::State;
+use crate::core::state::{Leased, State};
 use crate::policy::name::Name;
 
 /// Parts, each with a lock of its own.
@@ -65,24 +65,41 @@ impl Leases {
         self.term.store(term, Ordering::SeqCst);
     }
 
-    /// The kernel has acknowledged these; from now on it is said.
-    pub(super) fn say(&self, state: &State, keys: &[(HostId, IpAddr)], now: Now) {
-        let term = self.term.load(Ordering::Relaxed);
-        if term == CLOSED {
+    /// The kernel has acknowledged these; from now on it is said. Only what is asked for again: most names are asked for
+    /// once. What was said before of others among them is said anew, because a name may have gone from an address.
+    pub(super) fn say(&self, state: &State, leased: &Leased, now: Now) {
+        if self.term.load(Ordering::Relaxed) == CLOSED {
             return;
         }
-        for (host, address) in keys {
-            let Some(standing) = state.standing(*host, *address, now) else { continue };
-            let held = Held {
-                term,
-                revision: state.revision,
-                names: standing.names.iter().map(|(name, end)| (name.clone(), *end)).collect(),
-                links: standing.links.iter().cloned().collect(),
-                until: standing.until,
-            };
-            let mut shard = self.shard(*host, *address).write().unwrap_or_else(PoisonError::into_inner);
-            shard.insert((*host, *address), held);
+        if leased.forgot {
+            // Which addresses those names led to is not known, so their answers are noted again.
+            self.close();
+            self.open();
         }
+        for key in &leased.touched {
+            let known = self.shard(key).read().unwrap_or_else(PoisonError::into_inner).contains_key(key);
+            if known {
+                self.publish(state, *key, now);
+            }
+        }
+        for key in &leased.again {
+            self.publish(state, *key, now);
+        }
+    }
+
+    fn publish(&self, state: &State, key: (HostId, IpAddr), now: Now) {
+        let held = state.standing(key.0, key.1, now).map(|standing| Held {
+            term: self.term.load(Ordering::Relaxed),
+            revision: state.revision,
+            names: standing.names.iter().map(|(name, end)| (name.clone(), *end)).collect(),
+            links: standing.links.iter().cloned().collect(),
+            until: standing.until,
+        });
+        let mut shard = self.shard(&key).write().unwrap_or_else(PoisonError::into_inner);
+        match held {
+            Some(held) => shard.insert(key, held),
+            None => shard.remove(&key),
+        };
     }
 
     /// Forgets what has ended.
@@ -109,14 +126,14 @@ impl Leases {
         };
         let all = term != CLOSED
             && wanted.addresses.iter().all(|address| {
-                let shard = self.shard(wanted.host, *address).read().unwrap_or_else(PoisonError::into_inner);
-                shard.get(&(wanted.host, *address)).is_some_and(good)
+                let key = (wanted.host, *address);
+                self.shard(&key).read().unwrap_or_else(PoisonError::into_inner).get(&key).is_some_and(good)
             });
         // A term that ended meanwhile may have ended because of one of these.
         (all && self.term.load(Ordering::SeqCst) == term).then(Acked::by_kernel)
     }
 
-    fn shard(&self, host: HostId, address: IpAddr) -> &RwLock<HashMap<(HostId, IpAddr), Held>> {
+    fn shard(&self, (host, address): &(HostId, IpAddr)) -> &RwLock<HashMap<(HostId, IpAddr), Held>> {
         let last = match address {
             IpAddr::V4(address) => address.octets()[3],
             IpAddr::V6(address) => address.octets()[15] ^ address.octets()[7],
@@ -131,9 +148,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::core::classes::Classes;
+    use crate::core::classes::{Classes, MAX_LINKS};
     use crate::core::lease::LeaseRequest;
-    use crate::core::state::World;
+    use crate::core::state::{MAX_NAMES, World};
     use crate::policy::parse;
 
     const POLICY: &str = r#"{ "version": 1, "allow": { "domains": ["*.test.example"] }, "hosts": {
@@ -186,7 +203,7 @@ mod tests {
             };
             let leased = self.state.lease(&[LeaseRequest::from(wanted)], 0);
             assert!(leased.results[0].is_ok());
-            self.leases.say(&self.state, &leased.again, 0.into());
+            self.leases.say(&self.state, &leased, 0.into());
             self.leases.held(&wanted).is_some()
         }
 
@@ -230,6 +247,57 @@ mod tests {
             !bench.lease("a", "one.test.example", &links, 100) && bench.lease("a", "one.test.example", &links, 100)
         );
         assert!(bench.held(|wanted| wanted.links = &links));
+    }
+
+    #[test]
+    fn a_name_that_has_gone_from_an_address_is_not_said() {
+        let mut bench = Bench::new();
+        for _ in 0..2 {
+            bench.lease("a", "one.test.example", &[], 100);
+        }
+        for number in 0..MAX_NAMES {
+            assert!(bench.held(|_| {}), "{number} other names have room");
+            bench.lease("a", &format!("n{number}.test.example"), &[], 200);
+        }
+        assert!(!bench.held(|_| {}), "the registry does not know the name any more");
+    }
+
+    #[test]
+    fn names_on_the_way_that_were_forgotten_are_noted_again() {
+        let mut bench = Bench::new();
+        let cdn = [name("cdn.test.example")];
+        for _ in 0..2 {
+            bench.lease("a", "one.test.example", &cdn, 100);
+        }
+        assert!(bench.held(|wanted| wanted.links = &cdn));
+        // Another address of the same name: the same class.
+        let links: Vec<Name> = (0..MAX_LINKS).map(|number| name(&format!("l{number}.test.example"))).collect();
+        let (one, other) = (name("one.test.example"), addresses(2));
+        let (host, ttl) = (bench.host("a"), Duration::from_secs(100));
+        let wanted = Wanted { revision: 1, host, name: &one, links: &links, addresses: &other, ttl };
+        let leased = bench.state.lease(&[LeaseRequest::from(wanted)], 0);
+        bench.leases.say(&bench.state, &leased, 0.into());
+        assert!(!bench.held(|wanted| wanted.links = &cdn), "a denial of that name would end nothing");
+        bench.lease("a", "one.test.example", &cdn, 100);
+        assert!(bench.held(|wanted| wanted.links = &cdn));
+    }
+
+    #[test]
+    fn it_is_said_for_as_long_as_an_answer_is_good() {
+        let mut bench = Bench::new();
+        let at = |bench: &mut Bench, seconds| {
+            bench.leases.start = Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
+        };
+        for _ in 0..2 {
+            bench.lease("a", "one.test.example", &[], 100);
+        }
+        at(&mut bench, 30);
+        assert!(bench.held(|wanted| wanted.ttl = Duration::from_secs(70)), "it has 71 s left");
+        assert!(!bench.held(|wanted| wanted.ttl = Duration::from_secs(72)));
+        at(&mut bench, 45);
+        assert!(!bench.held(|wanted| wanted.ttl = Duration::from_secs(1)), "an answer opens for a minute at least");
+        at(&mut bench, 102);
+        assert!(!bench.held(|wanted| wanted.ttl = Duration::ZERO), "it has ended");
     }
 
     #[test]

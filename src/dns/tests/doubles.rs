@@ -23,6 +23,9 @@ pub fn pattern(text: &str) -> Pattern {
     }
 }
 
+/// A name on which the judge stumbles.
+pub const FAULT: &str = "fault.example";
+
 /// Sources in 127/8 are agent-1, but 127.0.0.66 is agent-2 and 127.9/16 is out of scope.
 #[derive(Clone)]
 pub struct Table {
@@ -85,6 +88,7 @@ impl Judge for Table {
     fn decide_name(&self, host: HostId, name: Option<&Name>, _now: chrono::DateTime<chrono::Utc>) -> Decision {
         let path = format!("/hosts/agent-{}/allow/domains", host.0 - 1);
         let Some(name) = name else { return self.verdict(host, Verdict::Block, Reason::NotAllowlisted, &path) };
+        assert_ne!(name.as_str(), FAULT, "a fault that a test has asked for");
         if let Some(denied) = self.denial(host, name) {
             return denied;
         }

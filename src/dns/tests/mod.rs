@@ -3,6 +3,7 @@
 //! They are here and not under `tests/` because only code of this crate may make an [`crate::core::lease::Acked`].
 
 mod answers;
+mod batches;
 mod budget;
 mod doubles;
 mod encrypted;
