@@ -32,7 +32,8 @@
 //!
 //! And one query on its way: the DNS driver asks the snapshot who asks and whether the name is allowed, looks it up,
 //! takes out of the answer what may not be told, and asks for a lease ([`core::lease`]). Only with the proof that the
-//! kernel holds the addresses does the answer go.
+//! kernel holds the addresses does the answer go. What is asked for again takes a short cut through the same stations,
+//! with leases that the daemon's gate has published.
 //!
 //! # The modules
 //!

@@ -112,7 +112,7 @@ fn a_large_list_of_addresses_comes_in_pieces_and_is_never_changed_in_place() {
         let elements = |op: &Op| if let Op::AddElements(_, elements) = op { elements.len() } else { 0 };
         assert!(pending.delta.switch.iter().chain(&pending.delta.remove).map(elements).sum::<usize>() < 100);
         let mut undone = kernel.clone();
-        let pieces = pending.delta.pieces();
+        let pieces: Vec<_> = pending.delta.pieces().collect();
         assert!(
             pieces.len() > 4
                 && pieces.iter().all(|piece| piece.iter().map(|(_, op)| elements(op)).sum::<usize>() <= 4096)

@@ -1,5 +1,7 @@
 //! What the benchmarks share: rounds, medians, one table each, processors and memory.
 
+pub mod upstream;
+
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -89,6 +91,11 @@ pub fn first_in_line_process(pid: u32) {
     schedule(&["--all-tasks", "--fifo", "--pid", "1", &pid.to_string()]);
 }
 
+/// Undoes [`first_in_line_process`]: threads of the process take turns again.
+pub fn take_turns_process(pid: u32) {
+    schedule(&["--all-tasks", "--other", "--pid", "0", &pid.to_string()]);
+}
+
 fn schedule(arguments: &[&str]) {
     let mut command = std::process::Command::new("chrt");
     let _ = command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -103,6 +110,16 @@ pub fn memory(pid: u32) -> (f64, f64) {
         kib * 1024.0 / 1e6
     };
     (field("VmRSS:"), field("VmHWM:"))
+}
+
+/// Processor's time that a process has had.
+pub fn processor_time(pid: u32) -> Duration {
+    /// `USER_HZ`, the unit of proc_pid_stat(5).
+    const TICKS: u64 = 100;
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = text.rsplit(") ").next().unwrap_or_default().split(' ').skip(11).take(2);
+    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / TICKS)
 }
 
 /// A bar from the specification, and whether it was met.

@@ -25,6 +25,9 @@ def text(config, tls, runtime):
     lines.append(f"redirect = {boolean('disable-redirect' not in dns)}")
     if "out-of-scope" in dns:
         lines.append(f"out_of_scope = {quoted(dns['out-of-scope'])}")
+    for node, key in (("queries-per-second", "queries_per_second"), ("receivers", "receivers")):
+        if node in dns:
+            lines.append(f"{key} = {int(dns[node])}")
     if "api" in config:
         lines += ["", "[api]", *_api(config["api"], tls)]
     if "log" in config:

@@ -57,7 +57,7 @@ fn world() -> World {
 }
 
 fn commit(kernel: &mut Table, delta: &Delta) {
-    for ops in [&delta.switch, &delta.remove, &delta.litter] {
+    for ops in [&delta.prepare, &delta.switch, &delta.remove, &delta.litter] {
         apply(kernel, ops).expect("a legal transaction");
     }
 }

@@ -194,19 +194,20 @@ impl Classes {
         self.next = self.next.max(id.saturating_add(1));
     }
 
-    /// Notes a lease: its end, and the names on its way.
-    pub fn extend(&mut self, id: u32, until: u64, links: &[Name]) {
-        if let Some(class) = self.by_id.get_mut(&id) {
-            class.until = class.until.max(until);
-            if links.iter().all(|link| class.links.contains(link)) {
-                return;
-            }
-            // Which were there first is not known; those of this answer matter most.
-            if class.links.len() + links.len() > MAX_LINKS {
-                class.links.clear();
-            }
-            class.links.extend(links.iter().take(MAX_LINKS).cloned());
+    /// Notes a lease: its end, and the names on its way. Whether names of other leases had to make room for them.
+    pub fn extend(&mut self, id: u32, until: u64, links: &[Name]) -> bool {
+        let Some(class) = self.by_id.get_mut(&id) else { return false };
+        class.until = class.until.max(until);
+        if links.iter().all(|link| class.links.contains(link)) {
+            return false;
         }
+        // Which were there first is not known; those of this answer matter most.
+        let full = class.links.len() + links.len() > MAX_LINKS;
+        if full {
+            class.links.clear();
+        }
+        class.links.extend(links.iter().take(MAX_LINKS).cloned());
+        full
     }
 
     /// Marks a class for judging at each packet.

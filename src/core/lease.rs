@@ -3,6 +3,7 @@
 //! The DNS driver asks for leases and may let an answer go only with the [`Acked`] proof in hand. The proof is made by
 //! whoever got the kernel's acknowledgement, nobody else (a test reads the sources and holds that line).
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,6 +15,9 @@ use crate::policy::name::Name;
 pub const MIN_LEASE: Duration = Duration::from_secs(60);
 /// The longest.
 pub const MAX_LEASE: Duration = Duration::from_secs(3600);
+/// What a lease that is written gets besides: TTLs are told in whole seconds, so an answer from the cache is good for up
+/// to a second longer than the lease of the first one would last, and each would have to be written again.
+pub const ROUNDING: Duration = Duration::from_secs(1);
 
 /// Addresses that an answer is about to tell one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +34,43 @@ pub struct LeaseRequest {
     pub addresses: Vec<IpAddr>,
     /// How long the answer is good for; clamped to [`MIN_LEASE`] … [`MAX_LEASE`] here, not by the caller.
     pub ttl: Duration,
+}
+
+/// What an answer needs that is ready to go; as [`LeaseRequest`], borrowed.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// See [`LeaseRequest::revision`].
+    pub revision: u64,
+    /// Who asked.
+    pub host: HostId,
+    /// The name asked for.
+    pub name: &'a Name,
+    /// The other names on the way.
+    pub links: &'a [Name],
+    /// The addresses in the answer.
+    pub addresses: &'a BTreeSet<IpAddr>,
+    /// How long the answer is good for.
+    pub ttl: Duration,
+}
+
+impl Wanted<'_> {
+    /// For how long the addresses must be open.
+    pub fn term(&self) -> Duration {
+        self.ttl.clamp(MIN_LEASE, MAX_LEASE)
+    }
+}
+
+impl From<Wanted<'_>> for LeaseRequest {
+    fn from(wanted: Wanted<'_>) -> Self {
+        Self {
+            revision: wanted.revision,
+            host: wanted.host,
+            name: wanted.name.clone(),
+            links: wanted.links.to_vec(),
+            addresses: wanted.addresses.iter().copied().collect(),
+            ttl: wanted.ttl,
+        }
+    }
 }
 
 /// Proof that the kernel holds the addresses of a request until the answer's time is over.
@@ -65,4 +106,8 @@ pub enum LeaseError {
 pub trait Leaser: Send + Sync + 'static {
     /// Resolves when the kernel holds every address of the request (at once if it does already).
     fn lease(&self, request: LeaseRequest) -> impl Future<Output = Result<Acked, LeaseError>> + Send;
+
+    /// Proof without a word to the kernel, if it is known to hold every address for long enough. `None` says nothing:
+    /// then [`Leaser::lease`] finds out.
+    fn held(&self, wanted: &Wanted<'_>) -> Option<Acked>;
 }

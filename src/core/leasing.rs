@@ -1,19 +1,32 @@
 //! Leases: how an address opens for a host.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
 
 use super::classes::{Class, MAX_CLASSES_PER_HOST, Way};
 use super::doors::{self, Doors, Now, Scribe};
-use super::lease::{LeaseError, LeaseRequest, MAX_LEASE, MIN_LEASE};
+use super::lease::{LeaseError, LeaseRequest, MAX_LEASE, MIN_LEASE, ROUNDING};
 use super::metering::{Noted, REMEMBERED};
 use super::state::{Lease, Leased, MAX_LEASES_PER_HOST, MAX_NAMES, State, lease_value};
+use crate::plan::ids::HostId;
 use crate::plan::ir::{Family, Key, Value};
 use crate::plan::ops::Op;
 use crate::plan::snapshot::Snapshot;
 use crate::plan::table::names;
 use crate::policy::name::Name;
+
+/// What [`State::standing`] finds.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing<'s> {
+    /// The names that the address was given for, each with its end (milliseconds of the caller's clock).
+    pub names: &'s BTreeMap<Name, u64>,
+    /// The other names on the way to it.
+    pub links: &'s BTreeSet<Name>,
+    /// When the kernel shuts it, whatever the name.
+    pub until: u64,
+}
 
 impl State {
     /// The transaction that makes the kernel hold the addresses of all requests, as far as they are legal.
@@ -98,10 +111,15 @@ impl State {
             let same = self.classes.get(lease.class).is_some_and(|class| caps.is_subset(&class.caps));
             let held = lease.until > now && open && same;
             if held && lease.names.get(&request.name).is_some_and(|end| *end >= until) {
-                self.classes.extend(lease.class, until, &request.links);
+                out.forgot |= self.classes.extend(lease.class, until, &request.links);
+                out.again.push(key);
                 continue;
             }
             lease.names.retain(|_, end| *end > now);
+            if lease.names.contains_key(&request.name) {
+                out.again.push(key);
+            }
+            let until = until + ROUNDING.as_millis() as u64;
             let end = lease.names.entry(request.name.clone()).or_insert(until);
             *end = (*end).max(until);
             shorten(&mut lease.names, &request.name);
@@ -110,7 +128,7 @@ impl State {
             let class = Class::new(request.host, Way::Named, set, caps);
             lease.class = self.open_class(class, &snapshot, utc, out, opened)?;
             lease.until = lease.names.values().copied().max().unwrap_or(until);
-            self.classes.extend(lease.class, lease.until, &request.links);
+            out.forgot |= self.classes.extend(lease.class, lease.until, &request.links);
             let value = lease_value(lease.class, lease.until, now);
             let family = usize::from(!address.is_ipv4());
             puts[family].insert(Key::MarkAddress(u32::from(request.host.0), *address), value);
@@ -120,6 +138,21 @@ impl State {
             out.touched.push(key);
         }
         Ok(())
+    }
+
+    /// What the kernel holds for a host at an address, as long as nothing but time takes it away. `None`: nothing, or each
+    /// answer has to be looked at (hosts with exfil caps).
+    pub fn standing(&self, host: HostId, address: IpAddr, now: Now) -> Option<Standing<'_>> {
+        if self.egress.is_capped(host) {
+            return None;
+        }
+        let lease = self.leases.get(&(host, address)).filter(|lease| lease.until > now.ms)?;
+        let door = self.doors.get(&lease.class)?;
+        // The kernel counts the end of a window down as it was when the door was opened.
+        let left = door.until.map(|until| u64::try_from((until - now.utc).num_milliseconds()).unwrap_or(0));
+        let until = left.map_or(lease.until, |left| lease.until.min(now.ms + left));
+        let links = &self.classes.get(lease.class)?.links;
+        Some(Standing { names: &lease.names, links, until })
     }
 
     /// The class that is like `class`, alive.

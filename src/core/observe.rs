@@ -19,7 +19,7 @@ pub struct Answered<'a> {
     pub name: &'a str,
     /// The address in the answer that gave the reason, if one did.
     pub address: Option<IpAddr>,
-    /// The addresses that were leased for the answer.
+    /// The addresses that were leased for the answer; none where the kernel held all of them already.
     pub leased: &'a BTreeSet<IpAddr>,
     /// Whether it came over TCP.
     pub tcp: bool,

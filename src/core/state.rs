@@ -120,7 +120,12 @@ pub struct Leased {
     pub results: Vec<Result<(), LeaseError>>,
     /// An address came to be charged to a cap: live flows may have to be, too ([`State::recharge`]).
     pub recharges: bool,
-    pub(super) touched: Vec<(HostId, IpAddr)>,
+    /// What was asked for before under the same name, and is asked for again.
+    pub again: Vec<(HostId, IpAddr)>,
+    /// A class has forgotten names that led to its addresses, because there were too many.
+    pub forgot: bool,
+    /// What was written, again or for the first time.
+    pub touched: Vec<(HostId, IpAddr)>,
     pub(super) made: Vec<u32>,
     pub(super) opened: Vec<u32>,
     /// Chains made for it.

@@ -4,8 +4,10 @@
 //! Leases come in by a bounded queue and go out in groups, one transaction for all that wait; everything else is a job
 //! that runs between two groups.
 
+mod changes;
 mod leases;
 pub mod recharge;
+mod standing;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
 use crate::policy::schedule::Moment;
 
+pub use self::standing::Leases;
 pub use super::blame::Refused;
 use super::caps::{Ahead, Book};
 use super::handle::{EndsTheProcess, Handle, Message};
@@ -74,6 +77,8 @@ pub struct Gate {
     /// The shape of the earlier process' table, until it has been looked at.
     pub(super) inherited: Option<Held>,
     judge: Arc<ArcSwapOption<Snapshot>>,
+    /// What the kernel holds, for all to see.
+    pub(super) leases: Arc<Leases>,
     /// Told whenever another policy comes into force.
     changed: Arc<Notify>,
     /// Told when live flows may have to be charged to more caps.
@@ -125,6 +130,7 @@ impl Gate {
             ours,
             inherited,
             judge,
+            leases: Arc::new(Leases::new(start)),
             changed: Arc::default(),
             recharge: Arc::default(),
             start,
@@ -167,7 +173,7 @@ impl Gate {
 
     /// Starts the gate's thread.
     pub fn spawn(self) -> std::io::Result<(Handle, std::thread::JoinHandle<()>)> {
-        let (handle, requests) = super::handle::queue();
+        let (handle, requests) = super::handle::queue(Arc::clone(&self.leases));
         let work = move || {
             let _guard = EndsTheProcess("the gate");
             self.serve(&requests);
@@ -245,42 +251,11 @@ impl Gate {
     fn switch(&mut self, delta: &Delta) -> Result<(), KernelError> {
         self.tidy();
         self.prepare(delta)?;
-        self.kernel.commit(&delta.switch).map_err(|mut error| {
+        self.change(&delta.switch).map_err(|mut error| {
             error.op_index = error.op_index.map(|index| index + delta.prepare.len());
             self.take_back(delta);
             error
         })
-    }
-
-    /// What a change needs and nothing refers to yet.
-    pub(super) fn prepare(&mut self, delta: &Delta) -> Result<(), KernelError> {
-        for (nth, piece) in delta.pieces().into_iter().enumerate() {
-            let (places, ops): (Vec<usize>, Vec<Op>) = piece.into_iter().unzip();
-            if let Err(mut error) = self.kernel.commit(&ops) {
-                error.op_index = error.op_index.and_then(|index| places.get(index).copied());
-                // All sets and chains are in the first piece.
-                if nth > 0 {
-                    self.take_back(delta);
-                }
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    fn take_back(&mut self, delta: &Delta) {
-        if self.kernel.commit(&delta.undo_prepare()).is_err() {
-            // Nothing refers to it; a repair finds and removes it.
-            let _ = self.repair();
-        }
-    }
-
-    /// Removes what no packet can need any more. A refusal means that somebody else was there, and that is repaired.
-    fn tidy(&mut self) {
-        let litter = std::mem::take(&mut self.litter);
-        if !litter.is_empty() && self.kernel.commit(&litter).is_err() {
-            let _ = self.repair();
-        }
     }
 
     pub(super) fn took(&mut self, mut pending: Pending, policy: &Arc<Policy>, prepared: &Arc<Prepared>) -> Applied {
@@ -288,6 +263,8 @@ impl Gate {
         let operations = prepare.len() + switch.len() + remove.len() + litter.len();
         let applied = Applied { operations, cut: pending.cut };
         let snapshot = pending.snapshot.clone();
+        // Also where the kernel had nothing to change.
+        self.leases.close();
         self.state.enforced(pending);
         self.ours = true;
         self.policy = Some(policy.clone());
@@ -298,20 +275,12 @@ impl Gate {
             self.recharge.notify_one();
         }
         self.state.sweep(self.now().ms);
-        if !remove.is_empty() && self.kernel.commit(&remove).is_err() {
+        if self.change(&remove).is_err() {
             let _ = self.repair();
         }
         self.litter = litter;
         self.swollen = true;
         applied
-    }
-
-    /// What can wait until a change is over: its litter, and memory.
-    pub fn settle(&mut self) {
-        self.tidy();
-        if std::mem::take(&mut self.swollen) {
-            self.kernel.give_back_memory();
-        }
     }
 
     /// A refused transaction changed nothing, unless somebody else changed the table before: then the whole table is
@@ -360,10 +329,8 @@ impl Gate {
         let now = self.now();
         let (open, shut, doors) = self.state.tick(now);
         for ops in [open, shut] {
-            if let Err(error) = self.kernel.commit(&ops)
-                && (error.kind == ErrorKind::NotPermitted
-                    || self.repair().is_err()
-                    || self.kernel.commit(&ops).is_err())
+            if let Err(error) = self.change(&ops)
+                && (error.kind == ErrorKind::NotPermitted || self.repair().is_err() || self.change(&ops).is_err())
             {
                 return Err(error);
             }
@@ -397,7 +364,7 @@ impl Gate {
         if self.read_all_caps().is_err() {
             self.state.caps.presume(self.state.caps.ids());
         }
-        self.kernel.commit(&[Op::AddTable, Op::DelTable]).map_err(refused)?;
+        self.change(&[Op::AddTable, Op::DelTable]).map_err(refused)?;
         let caps = std::mem::take(&mut self.state.caps).retire();
         (self.drift, self.behind, self.ours) = (None, None, false);
         self.judge.store(None);

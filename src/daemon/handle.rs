@@ -1,18 +1,19 @@
 //! The way to the gate from any thread: a bounded queue.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 use tokio::sync::oneshot;
 
-use super::gate::Gate;
-use crate::core::lease::{Acked, LeaseError, LeaseRequest, Leaser};
+use super::gate::{Gate, Leases};
+use crate::core::lease::{Acked, LeaseError, LeaseRequest, Leaser, Wanted};
 
 /// Requests that may wait for the gate; beyond it answers fail at once instead of piling up.
 const QUEUE: usize = 8192;
 /// A gate's queue: the way in, and what comes out of it.
-pub(super) fn queue() -> (Handle, Receiver<Message>) {
+pub(super) fn queue(leases: Arc<Leases>) -> (Handle, Receiver<Message>) {
     let (queue, requests) = sync_channel(QUEUE);
-    (Handle { queue }, requests)
+    (Handle { queue, leases }, requests)
 }
 
 pub(super) type Job = Box<dyn FnOnce(&mut Gate) + Send>;
@@ -31,6 +32,7 @@ pub(super) enum Message {
 #[derive(Clone)]
 pub struct Handle {
     queue: SyncSender<Message>,
+    leases: Arc<Leases>,
 }
 
 /// The gate is gone; the process is ending.
@@ -71,6 +73,10 @@ impl Leaser for Handle {
             Err(TrySendError::Full(_)) => Err(LeaseError::Busy),
             Err(TrySendError::Disconnected(_)) => Err(LeaseError::Kernel(Stopped.to_string())),
         }
+    }
+
+    fn held(&self, wanted: &Wanted<'_>) -> Option<Acked> {
+        self.leases.held(wanted)
     }
 }
 

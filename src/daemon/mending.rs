@@ -34,7 +34,7 @@ impl Gate {
         }
         let all = std::mem::take(&mut pending.delta).into_ops();
         let ops = [vec![Op::AddTable, Op::DelTable], all].concat();
-        self.kernel.commit(&ops).map_err(|error| Refused::plain(error.what))?;
+        self.change(&ops).map_err(|error| Refused::plain(error.what))?;
         (self.state, self.inherited) = (state, None);
         Ok(self.took(pending, policy, prepared))
     }
@@ -70,6 +70,8 @@ impl Gate {
         if self.state.revision == 0 {
             return Ok(false);
         }
+        // Somebody may have taken away what was said to be there.
+        self.leases.close();
         let result = self.try_repair().map(|differed| differed || changed);
         match &result {
             Ok(changed) => {
@@ -104,7 +106,7 @@ impl Gate {
         let rules = |op: &Op| matches!(op, Op::AddTable | Op::FlushChain(_) | Op::AddRule(..));
         let differs = rules_differ || !delta.transactions().flatten().all(rules);
         let rest = [&delta.switch, &delta.remove, &delta.litter];
-        if self.prepare(&delta).is_ok() && rest.into_iter().all(|ops| self.kernel.commit(ops).is_ok()) {
+        if self.prepare(&delta).is_ok() && rest.into_iter().all(|ops| self.change(ops).is_ok()) {
             if are_lost {
                 self.look_at_caps();
             }
@@ -119,7 +121,7 @@ impl Gate {
         self.state.caps.presume(self.state.caps.ids());
         let all = diff(&Table::default(), &self.state.expected(self.now())).into_ops();
         let ops: Vec<Op> = [Op::AddTable, Op::DelTable, Op::AddTable].into_iter().chain(all).collect();
-        self.kernel.commit(&ops)?;
+        self.change(&ops)?;
         // All that was granted is used up now; the next packet need not wait until it is missed.
         self.look_at_caps();
         Ok(())

@@ -191,6 +191,8 @@ fn dns_settings(settings: &Settings) -> anyhow::Result<dns::Settings> {
             OutOfScope::Refuse => dns::OutOfScope::Refuse,
             OutOfScope::Forward => dns::OutOfScope::Forward,
         },
+        queries_per_second: settings.dns.queries_per_second,
+        receivers: settings.dns.receivers.unwrap_or_else(dns::Settings::usual_receivers),
     })
 }
 

@@ -45,7 +45,7 @@ pub async fn world(gate: Handle, listen: Vec<SocketAddr>, settings: Settings, st
             let result = gate
                 .run(move |gate| {
                     let now = gate.now();
-                    gate.state.sweep(now.ms);
+                    gate.sweep(now.ms);
                     gate.settle();
                     gate.retry_caps();
                     gate.meet(World { reports: gate.world.reports, ..fresh })

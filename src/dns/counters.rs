@@ -22,8 +22,14 @@ pub struct Counters {
     pub upstream_silence: AtomicU64,
     /// Look-ups answered from the cache.
     pub cache_hits: AtomicU64,
+    /// Look-ups begun for popular answers that were about to end.
+    pub prefetched: AtomicU64,
+    /// Look-ups that no upstream answered and for which an answer was at hand that had ended lately.
+    pub stale: AtomicU64,
     /// Answers withheld because the kernel did not take their addresses.
     pub lease_failures: AtomicU64,
+    /// Queries turned away because their host asks too often.
+    pub over_budget: AtomicU64,
     /// Queries or connections turned away because too many were waiting.
     pub dropped_overload: AtomicU64,
 }
@@ -31,6 +37,13 @@ pub struct Counters {
 impl Counters {
     /// Adds one.
     pub(super) fn bump(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
+        Self::add(counter, 1);
+    }
+
+    /// Adds what was counted elsewhere.
+    pub(super) fn add(counter: &AtomicU64, count: u64) {
+        if count > 0 {
+            counter.fetch_add(count, Ordering::Relaxed);
+        }
     }
 }

@@ -4,12 +4,12 @@
 //! that address (`IP_PKTINFO`, ip(7); `IPV6_PKTINFO`, RFC 3542 section 6). Without that, a gateway with several addresses
 //! answers from another one than was asked, and the client drops the answer.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, SockaddrStorage, recvmsg, sendmsg,
+    ControlMessage, ControlMessageOwned, MsgFlags, RecvMsg, SockaddrIn, SockaddrIn6, SockaddrStorage, sendmsg,
     setsockopt, sockopt,
 };
 
@@ -36,15 +36,8 @@ pub(super) fn report_destination(socket: &socket2::Socket, v6: bool) -> io::Resu
     Ok(())
 }
 
-/// Room for the kernel's report.
-pub(super) fn report_space() -> Vec<u8> {
-    nix::cmsg_space!(libc::in6_pktinfo, libc::in_pktinfo)
-}
-
-/// Receives one datagram; does not wait.
-pub(super) fn receive(socket: &impl AsRawFd, buffer: &mut [u8], report: &mut [u8]) -> io::Result<Head> {
-    let mut parts = [IoSliceMut::new(buffer)];
-    let got = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut parts, Some(report), MsgFlags::MSG_DONTWAIT)?;
+/// Reads a received datagram's head.
+pub(super) fn read_head(got: &RecvMsg<'_, '_, SockaddrStorage>) -> io::Result<Head> {
     let mut head = Head {
         length: if got.flags.contains(MsgFlags::MSG_TRUNC) { 0 } else { got.bytes },
         peer: got.address.as_ref().and_then(socket_address).ok_or(io::ErrorKind::InvalidData)?,
@@ -67,27 +60,36 @@ pub(super) fn receive(socket: &impl AsRawFd, buffer: &mut [u8], report: &mut [u8
     Ok(head)
 }
 
+/// What the kernel is told so that an answer leaves from `local`. No interface: the routes say where the client is, also
+/// after an address moved.
+pub(super) fn info4(local: Ipv4Addr) -> libc::in_pktinfo {
+    libc::in_pktinfo {
+        ipi_ifindex: 0,
+        ipi_spec_dst: libc::in_addr { s_addr: u32::from(local).to_be() },
+        ipi_addr: libc::in_addr { s_addr: 0 },
+    }
+}
+
+/// As [`info4`]; an address that is good on one link only needs the link.
+pub(super) fn info6(local: Ipv6Addr, interface: u32) -> libc::in6_pktinfo {
+    libc::in6_pktinfo {
+        ipi6_addr: libc::in6_addr { s6_addr: local.octets() },
+        ipi6_ifindex: if local.is_unicast_link_local() { interface } else { 0 },
+    }
+}
+
 /// Sends an answer to the datagram with `head`; does not wait.
 pub(super) fn answer(socket: &impl AsRawFd, head: &Head, bytes: &[u8]) -> io::Result<()> {
     let parts = [IoSlice::new(bytes)];
     let fd = socket.as_raw_fd();
     match (head.peer, head.local) {
         (SocketAddr::V4(peer), Some(IpAddr::V4(local))) => {
-            // No interface: the routes say where the client is, also after an address moved.
-            let info = libc::in_pktinfo {
-                ipi_ifindex: 0,
-                ipi_spec_dst: libc::in_addr { s_addr: u32::from(local).to_be() },
-                ipi_addr: libc::in_addr { s_addr: 0 },
-            };
+            let info = info4(local);
             let control = [ControlMessage::Ipv4PacketInfo(&info)];
             sendmsg(fd, &parts, &control, MsgFlags::MSG_DONTWAIT, Some(&SockaddrIn::from(peer)))?;
         }
         (SocketAddr::V6(peer), Some(IpAddr::V6(local))) => {
-            let linked = local.is_unicast_link_local();
-            let info = libc::in6_pktinfo {
-                ipi6_addr: libc::in6_addr { s6_addr: local.octets() },
-                ipi6_ifindex: if linked { head.interface } else { 0 },
-            };
+            let info = info6(local, head.interface);
             let control = [ControlMessage::Ipv6PacketInfo(&info)];
             sendmsg(fd, &parts, &control, MsgFlags::MSG_DONTWAIT, Some(&SockaddrIn6::from(peer)))?;
         }

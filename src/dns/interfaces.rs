@@ -1,8 +1,7 @@
 //! By which interface a query came in.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
@@ -12,10 +11,10 @@ use nix::sys::socket::SockaddrStorage;
 /// How long the name of an interface number is remembered: asking is a system call per query otherwise.
 const MEMORY: Duration = Duration::from_secs(1);
 
-/// Names of interfaces by number, remembered for a moment.
+/// Names of interfaces by number, remembered for a moment. Few send queries, so they are looked through in turn.
 #[derive(Default)]
 pub(super) struct Interfaces {
-    names: Mutex<HashMap<u32, Known>>,
+    names: Vec<(u32, Known)>,
 }
 
 /// A name, if there is one, and when it was asked for.
@@ -23,19 +22,17 @@ type Known = (Option<Arc<str>>, Instant);
 
 impl Interfaces {
     /// The name of interface `index`; `None`: there is none.
-    pub fn name(&self, index: u32) -> Option<Arc<str>> {
-        let now = Instant::now();
-        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((name, when)) = names.get(&index)
-            && now.duration_since(*when) < MEMORY
+    pub fn name(&mut self, index: u32, now: Instant) -> Option<Arc<str>> {
+        if let Some((_, (name, when))) = self.names.iter().find(|(known, _)| *known == index)
+            && now.saturating_duration_since(*when) < MEMORY
         {
             return name.clone();
         }
         // nix 0.31 says "" for a number that nobody has.
         let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
         let name: Option<Arc<str>> = name.filter(|name| !name.is_empty()).map(Arc::from);
-        names.retain(|_, (_, when)| now.duration_since(*when) < MEMORY);
-        names.insert(index, (name.clone(), now));
+        self.names.retain(|(_, (_, when))| now.saturating_duration_since(*when) < MEMORY);
+        self.names.push((index, (name.clone(), now)));
         name
     }
 }
@@ -83,10 +80,10 @@ mod tests {
 
     #[test]
     fn loopback_is_found_by_number_and_by_route() {
-        let names = Interfaces::default();
-        assert_eq!(names.name(1).as_deref(), Some("lo"));
-        assert_eq!(names.name(1).as_deref(), Some("lo"));
-        assert_eq!(names.name(u32::MAX), None);
+        let (mut names, now) = (Interfaces::default(), Instant::now());
+        assert_eq!(names.name(1, now).as_deref(), Some("lo"));
+        assert_eq!(names.name(1, now).as_deref(), Some("lo"));
+        assert_eq!(names.name(u32::MAX, now), None);
         assert_eq!(by_route(([127, 0, 0, 1], 9).into()).as_deref(), Some("lo"));
         assert!(is_local(Ipv4Addr::LOCALHOST.into()) && !is_local([192, 0, 2, 1].into()));
     }

@@ -2,16 +2,17 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rustls::ClientConfig;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
+use super::budget::Budget;
 use super::counters::Counters;
 use super::datagram::report_destination;
 use super::interfaces::is_local;
@@ -19,9 +20,10 @@ use super::pending::Pending;
 use super::resolver::Resolver;
 use super::service::{JudgeSource, Service};
 use super::settings::{OutOfScope, Settings};
+use super::tcp;
 use super::tcp::Connections;
+use super::udp::Receivers;
 use super::upstream::{Pool, from_resolv_conf, tls_config};
-use super::{tcp, udp};
 use crate::core::judge::Judge;
 use crate::core::lease::Leaser;
 use crate::core::observe::Observer;
@@ -83,10 +85,12 @@ pub enum DnsError {
 
 /// The sockets, taken but not served yet.
 pub struct Bound {
-    udp: Vec<UdpSocket>,
+    /// For each address as many as there are receivers.
+    udp: Vec<Vec<UdpSocket>>,
     tcp: Vec<TcpListener>,
     pool: Pool,
     out_of_scope: OutOfScope,
+    budget: Budget,
     counters: Arc<Counters>,
     observer: Arc<dyn Observer>,
 }
@@ -111,11 +115,11 @@ pub(super) fn bind_with(
     raise_descriptors();
     let (mut udp, mut tcp) = (Vec::new(), Vec::new());
     for &address in &settings.listen {
-        let socket = bind_udp(address).map_err(|error| explain(address, "UDP", error))?;
+        let sockets = bind_udp(address, settings.receivers.get()).map_err(|error| explain(address, "UDP", error))?;
         // Port 0 (tests): TCP takes the port that UDP got.
-        let address = socket.local_addr().unwrap_or(address);
+        let address = sockets[0].local_addr().unwrap_or(address);
         tcp.push(bind_tcp(address).map_err(|error| explain(address, "TCP", error))?);
-        udp.push(socket);
+        udp.push(sockets);
     }
     let mut upstreams = settings.upstreams.clone();
     if let Some(own) = upstreams.iter().find(|upstream| is_ours(upstream.address(), &settings.listen)) {
@@ -129,13 +133,14 @@ pub(super) fn bind_with(
         return Err(DnsError::NoUpstream(format!("{RESOLV_CONF} names none but this machine")));
     }
     let pool = Pool::new(&upstreams, Arc::clone(&counters), tls).map_err(DnsError::NoCertificates)?;
-    Ok(Bound { udp, tcp, pool, out_of_scope: settings.out_of_scope, counters, observer: Arc::new(()) })
+    let budget = Budget::new(settings.queries_per_second);
+    Ok(Bound { udp, tcp, pool, out_of_scope: settings.out_of_scope, budget, counters, observer: Arc::new(()) })
 }
 
 impl Bound {
     /// The addresses that are listened on.
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.udp.iter().filter_map(|socket| socket.local_addr().ok()).collect()
+        self.udp.iter().filter_map(|sockets| sockets.first()?.local_addr().ok()).collect()
     }
 
     /// Has somebody told what is decided; without it nobody is.
@@ -156,14 +161,16 @@ impl Bound {
             leaser,
             resolver: Arc::new(Resolver::new(self.pool, Arc::clone(&self.counters))),
             pending: Pending::default(),
+            budget: self.budget,
             counters: self.counters,
             out_of_scope: self.out_of_scope,
             observer: self.observer,
         });
         let mut tasks = JoinSet::new();
-        for socket in self.udp {
-            tasks.spawn(udp::serve(socket, Arc::clone(&service)));
-        }
+        let _receivers = match Receivers::start(self.udp.into_iter().flatten(), &service) {
+            Ok(receivers) => receivers,
+            Err(error) => return tracing::error!("DNS over UDP is not served: {error}"),
+        };
         let connections = Connections::default();
         for listener in self.tcp {
             tasks.spawn(tcp::serve(listener, Arc::clone(&service), connections.clone()));
@@ -175,7 +182,28 @@ impl Bound {
     }
 }
 
-fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
+/// As many sockets on one address as there are receivers: the kernel gives each client's port to one of them
+/// (`SO_REUSEPORT`, socket(7)).
+fn bind_udp(address: SocketAddr, receivers: usize) -> io::Result<Vec<UdpSocket>> {
+    let first = udp_socket(address)?;
+    // The first one alone finds out whether another program has the port: it does not share.
+    first.bind(&address.into())?;
+    let address = first.local_addr()?.as_socket().unwrap_or(address);
+    let mut sockets = vec![first];
+    if receivers > 1 {
+        sockets[0].set_reuse_port(true)?;
+    }
+    for _ in 1..receivers {
+        let socket = udp_socket(address)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&address.into())?;
+        sockets.push(socket);
+    }
+    Ok(sockets.into_iter().map(UdpSocket::from).collect())
+}
+
+/// A socket that waits for what it is asked for and not for what it sends, not bound yet.
+fn udp_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = socket(address, Type::DGRAM, Protocol::UDP)?;
     report_destination(&socket, address.is_ipv6())?;
     // As much as the system lets us have; root may have all of it.
@@ -184,8 +212,8 @@ fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
         let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     }
     let _ = socket.set_send_buffer_size(SEND_BUFFER);
-    socket.bind(&address.into())?;
-    UdpSocket::from_std(socket.into())
+    socket.set_nonblocking(false)?;
+    Ok(socket)
 }
 
 fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {

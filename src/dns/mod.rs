@@ -1,9 +1,13 @@
 //! The DNS driver: answers the agents' questions by the policy in force.
 //!
-//! A tour: [`bind`] takes the sockets (`listen`); `udp` and `tcp` take packets off them; `service` is what happens to one
-//! query: `query` reads it, a [`Judge`](crate::core::judge::Judge) decides, `resolver` (with `cache` and `upstream`) finds out, [`filter`] takes out
+//! A tour: [`bind`] takes the sockets (`listen`); `udp` (by the `batch`) and `tcp` take packets off them; `quick` answers
+//! what need not wait; `service` is what happens to every other query: `query` reads it, a
+//! [`Judge`](crate::core::judge::Judge) decides, `resolver` (with `cache` and `upstream`) finds out, [`filter`] takes out
 //! what may not be told, a [`Leaser`](crate::core::lease::Leaser) opens the addresses, `reply` writes the answer.
+//! `budget` says how much of all that one host may have.
 
+mod batch;
+mod budget;
 mod cache;
 mod counters;
 mod datagram;
@@ -12,6 +16,7 @@ mod interfaces;
 mod listen;
 mod pending;
 mod query;
+mod quick;
 mod reply;
 mod resolver;
 mod service;

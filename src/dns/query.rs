@@ -8,9 +8,9 @@ use crate::policy::name::Name;
 /// The largest UDP answer, in octets: fits every path without fragments (DNS flag day 2020).
 pub(super) const MAX_UDP_ANSWER: usize = 1232;
 /// The largest UDP answer to a client without EDNS, in octets (RFC 1035 section 4.2.1).
-const PLAIN_UDP_ANSWER: usize = 512;
+pub(super) const PLAIN_UDP_ANSWER: usize = 512;
 /// Octets of a DNS header (RFC 1035 section 4.1.1).
-const HEADER: usize = 12;
+pub(super) const HEADER: usize = 12;
 
 /// How a query came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

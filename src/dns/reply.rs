@@ -16,9 +16,9 @@ pub(super) const REFUSAL_TTL: u32 = 10;
 /// For how long the minimal answer to ANY may be remembered, in seconds.
 const ANY_TTL: u32 = 3600;
 /// The option code of Extended DNS Errors (RFC 8914 section 2).
-const EDE_OPTION: u16 = 15;
+pub(super) const EDE_OPTION: u16 = 15;
 /// Octets of explanation at most: one line, and room for the rest in 512 octets.
-const MAX_TEXT: usize = 200;
+pub(super) const MAX_TEXT: usize = 200;
 
 /// The Extended DNS Errors in use (RFC 8914 section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ const MAX_TEXT: usize = 200;
 pub(super) enum Ede {
     /// None of the others.
     Other = 0,
+    /// An answer that has ended, because no upstream gives another (RFC 8767).
+    Stale = 3,
     /// The server is not ready to answer (no policy, kernel busy).
     NotReady = 14,
     /// Refused by the operator's policy.
@@ -76,12 +78,12 @@ pub(super) fn any(query: &Query) -> Vec<u8> {
     seal(query, message, None)
 }
 
-/// What upstream said, as far as it may be told.
-pub(super) fn answer(query: &Query, answer: Answer) -> Vec<u8> {
+/// What upstream said, as far as it may be told. `stale`: it said so a while ago, and is silent now.
+pub(super) fn answer(query: &Query, answer: Answer, stale: bool) -> Vec<u8> {
     let mut message = base(query, answer.code);
     message.answers = answer.records;
     message.authorities = answer.authorities;
-    seal(query, message, None)
+    seal(query, message, stale.then_some((Ede::Stale, "no upstream answers")))
 }
 
 fn base(query: &Query, code: ResponseCode) -> Message {

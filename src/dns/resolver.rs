@@ -8,19 +8,39 @@ use std::time::Instant;
 use hickory_proto::op::Message;
 use tokio::sync::watch;
 
-use super::cache::Cache;
+use super::cache::{Cache, Stored};
 use super::counters::Counters;
 use super::upstream::{Failure, Lookup, Pool};
 
-/// Look-ups open at once at most. Each holds a socket or two while it waits.
+/// Look-ups open at once at most. Each holds a little memory while it waits.
 const MAX_FLIGHTS: usize = 8192;
 
-type Outcome = Result<Arc<Message>, Failure>;
+type Outcome = Result<Found, Failure>;
+
+/// What a look-up found.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    /// What an upstream said.
+    pub message: Arc<Message>,
+    /// How long ago, in seconds.
+    pub age: u32,
+    /// It has ended, and no upstream says anything newer.
+    pub stale: bool,
+}
+
+impl Found {
+    fn stored(stored: &Stored, now: Instant) -> Self {
+        // The TTLs of a stale answer say how long it may be told from now on.
+        let age = if stored.stale { 0 } else { stored.age(now) };
+        Self { message: Arc::clone(&stored.message), age, stale: stored.stale }
+    }
+}
 
 /// Answers look-ups; equal ones that are open at the same time go upstream once.
 pub(super) struct Resolver {
     pool: Pool,
-    cache: Cache,
+    /// What is known.
+    pub cache: Cache,
     flights: Mutex<HashMap<Lookup, watch::Receiver<Option<Outcome>>>>,
     counters: Arc<Counters>,
 }
@@ -30,17 +50,27 @@ impl Resolver {
         Self { pool, cache: Cache::default(), flights: Mutex::default(), counters }
     }
 
-    /// The answer and its age in seconds.
-    pub async fn resolve(self: &Arc<Self>, lookup: Lookup) -> Result<(Arc<Message>, u32), Failure> {
-        if let Some(hit) = self.cache.get(&lookup, Instant::now()) {
+    /// The answer.
+    pub async fn resolve(self: &Arc<Self>, lookup: Lookup) -> Result<Found, Failure> {
+        let now = Instant::now();
+        if let Some(hit) = self.cache.get(&lookup.key(), now) {
             Counters::bump(&self.counters.cache_hits);
-            return Ok(hit);
+            self.keep_fresh(&hit, now);
+            return Ok(Found::stored(&hit, now));
         }
         let mut landing = self.board(lookup)?;
         let outcome = landing.wait_for(Option::is_some).await;
         match outcome.ok().and_then(|outcome| outcome.clone()) {
-            Some(outcome) => outcome.map(|message| (message, 0)),
+            Some(outcome) => outcome,
             None => Err(Failure::Network("the look-up was given up".to_owned())),
+        }
+    }
+
+    /// Asks again for a popular answer that will end soon; nobody waits for that.
+    pub fn keep_fresh(self: &Arc<Self>, hit: &Stored, now: Instant) {
+        if hit.is_due(now) {
+            Counters::bump(&self.counters.prefetched);
+            let _ = self.board(hit.lookup.clone());
         }
     }
 
@@ -55,6 +85,8 @@ impl Resolver {
             Entry::Vacant(place) => {
                 let (sender, receiver) = watch::channel(None);
                 place.insert(receiver.clone());
+                // A runtime that is ending drops the task here and now, and with it the flight, which takes the lock.
+                drop(flights);
                 let flight = Flight { resolver: Arc::clone(self), lookup };
                 tokio::spawn(async move {
                     let outcome = flight.fly().await;
@@ -75,10 +107,22 @@ struct Flight {
 
 impl Flight {
     async fn fly(&self) -> Outcome {
-        let reply = self.resolver.pool.ask(&self.lookup).await?;
-        let message = Arc::new(reply.message);
-        self.resolver.cache.put(self.lookup.clone(), &message, reply.length, Instant::now());
-        Ok(message)
+        let Resolver { pool, cache, counters, .. } = &*self.resolver;
+        match pool.ask(&self.lookup).await {
+            Ok(reply) => {
+                let message = Arc::new(reply.message);
+                cache.put(&self.lookup, &message, reply.length, Instant::now());
+                Ok(Found { message, age: 0, stale: false })
+            }
+            Err(failure) => {
+                let now = Instant::now();
+                let old = cache.stale(&self.lookup, now).ok_or(failure)?;
+                if old.stale {
+                    Counters::bump(&counters.stale);
+                }
+                Ok(Found::stored(&old, now))
+            }
+        }
     }
 }
 

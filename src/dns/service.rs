@@ -7,27 +7,29 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
-use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
+use super::budget::{Budget, Grant};
 use super::counters::Counters;
 use super::filter::{Answer, Asked, Filtered, Outcome, filter};
 use super::pending::{Pending, Ticket};
 use super::query::{Parsed, Query, Transport, parse};
+use super::quick::is_served;
 use super::reply::{self, Ede};
-use super::resolver::Resolver;
+use super::resolver::{Found, Resolver};
 use super::settings::OutOfScope;
 use super::upstream::{Failure, Lookup};
-use super::words;
+use super::words::Refusal;
 use crate::core::judge::Judge;
-use crate::core::lease::{Acked, HostId, LeaseError, LeaseRequest, Leaser};
+use crate::core::lease::{Acked, HostId, LeaseError, Leaser, Wanted};
 use crate::core::observe::{Answered, Observer};
-use crate::policy::decision::{Decision, Verdict};
+use crate::policy::decision::{Decision, Reason, Verdict};
 use crate::policy::model::Mode;
 
 /// How long the kernel may take over a lease; the usual time is a few microseconds.
@@ -57,6 +59,7 @@ pub(super) struct Service<J, L> {
     pub leaser: Arc<L>,
     pub resolver: Arc<Resolver>,
     pub pending: Pending,
+    pub budget: Budget,
     pub counters: Arc<Counters>,
     pub out_of_scope: OutOfScope,
     pub observer: Arc<dyn Observer>,
@@ -100,15 +103,30 @@ impl<'a> Asker<'a> {
 }
 
 impl<J: Judge, L: Leaser> Service<J, L> {
-    /// Takes one packet.
-    pub fn take(self: &Arc<Self>, packet: &[u8], client: Client, transport: Transport) -> Step {
-        let query = match parse(packet, transport) {
+    /// Takes one packet. `grant`: it was charged to its host's budget already, with this result.
+    pub fn take(self: &Arc<Self>, packet: &[u8], client: Client, transport: Transport, grant: Option<Grant>) -> Step {
+        let parsed = parse(packet, transport);
+        let grant = match grant {
+            _ if matches!(parsed, Parsed::Drop) => return Step::Drop,
+            Some(grant) => grant,
+            None if !self.budget.is_bounded() => Grant::Within,
+            None => self.budget.charge(self.host(&client), client.source, Instant::now()),
+        };
+        let query = match parsed {
+            Parsed::Query(query) => query,
+            // It asks for no name, so there is nothing to write down.
+            _ if grant != Grant::Within => {
+                Counters::bump(&self.counters.over_budget);
+                return Step::Drop;
+            }
             Parsed::Drop => return Step::Drop,
             Parsed::Malformed(bytes) => return Step::Ready(bytes),
             Parsed::Refused(query, code) => return Step::Ready(reply::plain(&query, code)),
-            Parsed::Query(query) => query,
         };
         Counters::bump(&self.counters.queries);
+        if grant != Grant::Within {
+            return self.over_budget(&query, &client, grant);
+        }
         let (host, enforced) = match self.rule(&query, &client) {
             Ruling::Reply(bytes) => return Step::Ready(bytes),
             Ruling::Unpoliced(host) => (host, None),
@@ -133,7 +151,22 @@ impl<J: Judge, L: Leaser> Service<J, L> {
         }
     }
 
-    /// Among whose connections a client counts.
+    fn over_budget(&self, query: &Query, client: &Client, grant: Grant) -> Step {
+        Counters::bump(&self.counters.over_budget);
+        let judge = self.judge.load();
+        let host = judge.as_ref().and_then(|judge| judge.client(client.source, client.interface.as_deref()));
+        let (Some(judge), Some(host)) = (&*judge, host) else {
+            // The policy is not about it, so nobody writes it down.
+            let text = "rate-limited: this source asks too often";
+            return over(grant, || reply::failure(query, ResponseCode::Refused, Ede::Prohibited, text));
+        };
+        let decision = over_budget(&**judge, host, Utc::now());
+        let asked = self.tell(Asker::new(query, client, host, &**judge), &decision, None);
+        let reason = Refusal { decision: &decision, asked: &asked, subject: None }.to_string();
+        over(grant, || reply::failure(query, ResponseCode::Refused, Ede::Prohibited, &reason))
+    }
+
+    /// Among whose connections and queries a client counts.
     pub fn host(&self, client: &Client) -> HostId {
         let judge = self.judge.load();
         let host = judge.as_ref().and_then(|judge| judge.client(client.source, client.interface.as_deref()));
@@ -185,7 +218,7 @@ impl<J: Judge, L: Leaser> Service<J, L> {
 
     async fn look_up(self: Arc<Self>, query: Query, client: Client, _ticket: Ticket) -> Vec<u8> {
         let lookup = Lookup { name: query.name.to_lowercase(), kind: query.kind, dnssec_ok: query.dnssec_ok() };
-        let (upstream, age) = match self.resolver.resolve(lookup).await {
+        let found = match self.resolver.resolve(lookup).await {
             Ok(found) => found,
             Err(failure) => return self.no_answer(&query, &failure),
         };
@@ -197,16 +230,16 @@ impl<J: Judge, L: Leaser> Service<J, L> {
             let (judge, host, decision) = match self.rule(&query, &client) {
                 Ruling::Reply(bytes) => return bytes,
                 Ruling::Unpoliced(_) | Ruling::Watched(..) => {
-                    return reply::answer(&query, Answer::unpoliced(&query.name, &upstream, age));
+                    return unpoliced(&query, &found);
                 }
                 Ruling::Allowed(judge, host, decision) => (judge, host, decision),
             };
             let asker = Asker::new(&query, &client, host, &*judge);
-            match self.answer(asker, (&upstream, age), &*judge, &decision).await {
+            match self.answer(asker, &found, &*judge, &decision).await {
                 Ok(bytes) => return bytes,
                 // Nothing is enforced on the host: its packets pass without a lease.
                 Err(_) if decision.mode == Mode::Monitor => {
-                    return reply::answer(&query, Answer::unpoliced(&query.name, &upstream, age));
+                    return unpoliced(&query, &found);
                 }
                 Err(LeaseError::Stale) => continue,
                 Err(error) => return self.not_leased(&query, &error),
@@ -218,27 +251,27 @@ impl<J: Judge, L: Leaser> Service<J, L> {
     async fn answer(
         &self,
         asker: Asker<'_>,
-        (upstream, age): (&Message, u32),
+        found: &Found,
         judge: &J,
         decision: &Decision,
     ) -> Result<Vec<u8>, LeaseError> {
         let Asker { query, client: host, .. } = asker;
         let asked =
             Asked { name: &query.name, kind: query.kind, dnssec_ok: query.dnssec_ok(), host, allowed: decision };
-        let filtered = match filter(upstream, age, asked, judge) {
+        let filtered = match filter(&found.message, found.age, asked, judge) {
             Outcome::Pass(filtered) => filtered,
             Outcome::Block(decision, subject) => return Ok(self.blocked(asker, &decision, Some(&subject))),
         };
         let filtered = match filtered.release_unleased() {
             Ok(answer) => {
                 self.tell(asker, decision, None);
-                return Ok(reply::answer(query, answer));
+                return Ok(reply::answer(query, answer, found.stale));
             }
             Err(filtered) => filtered,
         };
         let acked = self.lease(judge.revision(), host, query, &filtered).await?;
         self.tell_leased(asker, decision, None, filtered.addresses());
-        Ok(reply::answer(query, filtered.release(acked)))
+        Ok(reply::answer(query, filtered.release(acked), found.stale))
     }
 
     async fn lease(
@@ -251,15 +284,18 @@ impl<J: Judge, L: Leaser> Service<J, L> {
         let Some(name) = query.policy_name() else {
             return Err(LeaseError::Kernel("no policy can say the name that the address belongs to".to_owned()));
         };
-        let request = LeaseRequest {
+        let wanted = Wanted {
             revision,
             host,
-            name,
-            links: filtered.links().to_vec(),
-            addresses: filtered.addresses().iter().copied().collect(),
+            name: &name,
+            links: filtered.links(),
+            addresses: filtered.addresses(),
             ttl: Duration::from_secs(filtered.ttl().into()),
         };
-        match tokio::time::timeout(LEASE_TIME, self.leaser.lease(request)).await {
+        if let Some(acked) = self.leaser.held(&wanted) {
+            return Ok(acked);
+        }
+        match tokio::time::timeout(LEASE_TIME, self.leaser.lease(wanted.into())).await {
             Ok(result) => result,
             Err(_) => Err(LeaseError::Kernel(format!("no word from it within {} s", LEASE_TIME.as_secs()))),
         }
@@ -268,7 +304,7 @@ impl<J: Judge, L: Leaser> Service<J, L> {
     fn blocked(&self, asker: Asker<'_>, decision: &Decision, subject: Option<&str>) -> Vec<u8> {
         Counters::bump(&self.counters.blocked);
         let asked = self.tell(asker, decision, subject.and_then(|subject| subject.parse().ok()));
-        reply::blocked(asker.query, &words::refusal(decision, &asked, subject))
+        reply::blocked(asker.query, &Refusal { decision, asked: &asked, subject }.to_string())
     }
 
     /// Tells what was decided; gives the name asked for as it was told.
@@ -321,6 +357,17 @@ impl<J: Judge, L: Leaser> Service<J, L> {
     }
 }
 
+/// The decision on a query over its host's budget. It is not the policy's, so monitor mode changes nothing.
+pub(super) fn over_budget(judge: &impl Judge, host: HostId, now: DateTime<Utc>) -> Decision {
+    let host = judge.decide_name(host, None, now).host;
+    let (verdict, reason, mode) = (Verdict::Block, Reason::RateLimited, Mode::Enforce);
+    Decision { verdict, reason, path: None, host, domain: None, mode }
+}
+
+fn over(grant: Grant, refusal: impl FnOnce() -> Vec<u8>) -> Step {
+    if grant == Grant::Refuse { Step::Ready(refusal()) } else { Step::Drop }
+}
+
 /// The refusal of types that are served to nobody: zone transfers, and NULL, which carries nothing but tunnels.
 fn not_served(query: &Query) -> Option<Vec<u8>> {
     matches!(query.kind, RecordType::AXFR | RecordType::IXFR | RecordType::NULL)
@@ -331,16 +378,13 @@ fn not_served(query: &Query) -> Option<Vec<u8>> {
 /// here does not exist.
 fn without_upstream(query: &Query) -> Option<Vec<u8>> {
     match query.kind {
-        RecordType::A
-        | RecordType::AAAA
-        | RecordType::HTTPS
-        | RecordType::SVCB
-        | RecordType::CNAME
-        | RecordType::SRV
-        | RecordType::MX
-        | RecordType::TXT
-        | RecordType::PTR => None,
+        kind if is_served(kind) => None,
         RecordType::ANY => Some(reply::any(query)),
         _ => Some(reply::no_data(query)),
     }
+}
+
+/// All that an upstream said.
+fn unpoliced(query: &Query, found: &Found) -> Vec<u8> {
+    reply::answer(query, Answer::unpoliced(&query.name, &found.message, found.age), found.stale)
 }

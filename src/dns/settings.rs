@@ -1,6 +1,7 @@
 //! What the driver is told by the settings file.
 
 use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
 
 use serde::Deserialize;
 
@@ -26,4 +27,15 @@ pub struct Settings {
     pub upstreams: Vec<Upstream>,
     /// What happens to queries from outside the scope.
     pub out_of_scope: OutOfScope,
+    /// Queries a second that one host may ask; `None`: as many as it likes.
+    pub queries_per_second: Option<NonZeroU32>,
+    /// Threads that take queries off each address of `listen`.
+    pub receivers: NonZeroUsize,
+}
+
+impl Settings {
+    /// As many receivers as there are processors for this process.
+    pub fn usual_receivers() -> NonZeroUsize {
+        std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
+    }
 }

@@ -81,7 +81,7 @@ async fn converse<J: Judge, L: Leaser>(
     while let Some(packet) = queries.next().await {
         let Ok(packet) = packet else { return };
         while waiting.try_join_next().is_some() {}
-        match service.take(packet.bytes(), client.clone(), Transport::Tcp) {
+        match service.take(packet.bytes(), client.clone(), Transport::Tcp, None) {
             // Whoever sends what is no query has no business here.
             Step::Drop => return,
             Step::Ready(bytes) => send(answers.clone(), peer, bytes),

@@ -7,17 +7,19 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use hickory_proto::op::Message;
 
+use super::budget::Budget;
 use super::counters::Counters;
 use super::filter::Answer;
 use super::pending::Pending;
 use super::query::{Parsed, Transport, parse};
+use super::quick::{Quick, Turn};
 use super::reply;
 use super::resolver::Resolver;
 use super::service::{Client, Service, Step};
 use super::settings::OutOfScope;
 use super::upstream::{Pool, Upstream};
 use crate::core::judge::Judge;
-use crate::core::lease::{Acked, LeaseError, LeaseRequest, Leaser};
+use crate::core::lease::{Acked, LeaseError, LeaseRequest, Leaser, Wanted};
 
 /// What became of a client's packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +38,10 @@ struct Nobody;
 impl Leaser for Nobody {
     async fn lease(&self, _request: LeaseRequest) -> Result<Acked, LeaseError> {
         Err(LeaseError::Busy)
+    }
+
+    fn held(&self, _wanted: &Wanted<'_>) -> Option<Acked> {
+        None
     }
 }
 
@@ -57,6 +63,7 @@ impl<J: Judge> Trial<J> {
                 leaser: Arc::new(Nobody),
                 resolver: Arc::new(Resolver::new(pool, Arc::clone(&counters))),
                 pending: Pending::default(),
+                budget: Budget::new(None),
                 counters,
                 out_of_scope: OutOfScope::Refuse,
                 observer: Arc::new(()),
@@ -64,11 +71,18 @@ impl<J: Judge> Trial<J> {
         })
     }
 
+    /// What the quick way answers to a packet by UDP; `None`: it leaves the packet to [`Trial::take`], which gives the same.
+    pub fn quick(&self, packet: &[u8], source: IpAddr, interface: Option<&str>) -> Option<Vec<u8>> {
+        let mut answer = Vec::new();
+        let way = Turn::begin(&self.service).answer(packet, source, interface, &mut answer);
+        (way == Quick::Told).then_some(answer)
+    }
+
     /// Takes a client's packet.
     pub fn take(&self, packet: &[u8], source: IpAddr, interface: Option<&str>, tcp: bool) -> Taken {
         let transport = if tcp { Transport::Tcp } else { Transport::Udp };
         let client = Client { source, interface: interface.map(Arc::from) };
-        match self.service.take(packet, client, transport) {
+        match self.service.take(packet, client, transport, None) {
             Step::Drop => Taken::Dropped,
             Step::Ready(bytes) => Taken::Answered(bytes),
             Step::Later(_) => Taken::LookedUp,
@@ -88,7 +102,7 @@ pub fn filtered(packet: &[u8], answer: Answer) -> Option<Vec<u8>> {
 
 fn with(packet: &[u8], answer: impl FnOnce(&hickory_proto::rr::Name) -> Answer) -> Option<Vec<u8>> {
     match parse(packet, Transport::Udp) {
-        Parsed::Query(query) => Some(reply::answer(&query, answer(&query.name))),
+        Parsed::Query(query) => Some(reply::answer(&query, answer(&query.name), false)),
         _ => None,
     }
 }

@@ -144,28 +144,30 @@ impl Delta {
 
     /// The preparations in transactions of at most so many elements, each operation with its place among them.
     /// For each element the kernel keeps a message of some kilobytes until its transaction is over, if anybody listens.
-    pub fn pieces(&self) -> Vec<Vec<(usize, Op)>> {
-        let mut pieces = vec![Vec::new()];
-        let mut room = PIECE;
-        for (place, op) in self.prepare.iter().enumerate() {
-            let Op::AddElements(name, elements) = op else {
-                pieces.last_mut().expect("there is one").push((place, op.clone()));
-                continue;
-            };
-            let mut rest = elements.as_slice();
-            while !rest.is_empty() {
-                if room == 0 {
-                    pieces.push(Vec::new());
-                    room = PIECE;
+    pub fn pieces(&self) -> impl Iterator<Item = Vec<(usize, Op)>> {
+        // The operation that comes next, and how many of its elements have gone.
+        let (mut place, mut gone) = (0, 0);
+        std::iter::from_fn(move || {
+            let (mut piece, mut room) = (Vec::new(), PIECE);
+            while let Some(op) = self.prepare.get(place) {
+                if let Op::AddElements(name, elements) = op {
+                    if room == 0 {
+                        break;
+                    }
+                    let now = elements.iter().skip(gone).take(room);
+                    let now: Vec<_> = now.cloned().collect();
+                    (room, gone) = (room - now.len(), gone + now.len());
+                    piece.push((place, Op::AddElements(name.clone(), now)));
+                    if gone < elements.len() {
+                        break;
+                    }
+                } else {
+                    piece.push((place, op.clone()));
                 }
-                let (now, later) = rest.split_at(rest.len().min(room));
-                room -= now.len();
-                rest = later;
-                let op = Op::AddElements(name.clone(), now.to_vec());
-                pieces.last_mut().expect("there is one").push((place, op));
+                (place, gone) = (place + 1, 0);
             }
-        }
-        pieces
+            (!piece.is_empty()).then_some(piece)
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! What each key means.
 
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use toml::de::DeTable;
@@ -79,6 +80,10 @@ pub fn parse(text: &str) -> Result<Settings, Vec<Mistake>> {
 
 /// The bounds of `log.keep_megabytes`.
 const KEEP_MEGABYTES: std::ops::RangeInclusive<u32> = 1..=1_000_000;
+/// The bounds of `dns.queries_per_second`; 0: no bound.
+const QUERIES_PER_SECOND: std::ops::RangeInclusive<u32> = 0..=10_000_000;
+/// The bounds of `dns.receivers`.
+const RECEIVERS: std::ops::RangeInclusive<u32> = 1..=256;
 /// The bounds of `log.keep_days`.
 const KEEP_DAYS: std::ops::RangeInclusive<u32> = 1..=3650;
 
@@ -153,6 +158,12 @@ fn dns(section: &Section<'_>, dns: &mut Dns, notes: &mut Notes<'_>) {
     let words = [("refuse", OutOfScope::Refuse), ("forward", OutOfScope::Forward)];
     if let Some(out_of_scope) = section.get("out_of_scope").and_then(|entry| entry.word(notes, &words)) {
         dns.out_of_scope = out_of_scope;
+    }
+    if let Some(number) = section.get("queries_per_second").and_then(|entry| entry.number(notes, QUERIES_PER_SECOND)) {
+        dns.queries_per_second = NonZeroU32::new(number);
+    }
+    if let Some(number) = section.get("receivers").and_then(|entry| entry.number(notes, RECEIVERS)) {
+        dns.receivers = usize::try_from(number).ok().and_then(NonZeroUsize::new);
     }
 }
 

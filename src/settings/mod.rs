@@ -9,6 +9,7 @@ mod reader;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A busy gateway writes some ten of them a day.
 const DEFAULT_KEEP_MEGABYTES: u64 = 64;
 const DEFAULT_KEEP_DAYS: u32 = 30;
+/// Some ten times what a busy agent asks for.
+const DEFAULT_QUERIES_PER_SECOND: u32 = 2000;
 
 /// The longest path of a Unix socket, bytes (`sun_path` without its closing zero, unix(7)).
 pub const MAX_SOCKET_PATH: usize = 107;
@@ -69,6 +72,10 @@ pub struct Dns {
     pub redirect: bool,
     /// Queries from outside the scope.
     pub out_of_scope: OutOfScope,
+    /// Queries a second that one host may ask; `None`: as many as it likes.
+    pub queries_per_second: Option<NonZeroU32>,
+    /// Threads that take queries off each address; `None`: as many as there are processors.
+    pub receivers: Option<NonZeroUsize>,
 }
 
 /// What happens to queries that reach the listener from outside the policy's scope.
@@ -201,6 +208,8 @@ impl Default for Dns {
             upstreams: None,
             redirect: true,
             out_of_scope: OutOfScope::Refuse,
+            queries_per_second: NonZeroU32::new(DEFAULT_QUERIES_PER_SECOND),
+            receivers: None,
         }
     }
 }

@@ -27,7 +27,7 @@ fn the_shipped_file_shows_the_defaults() {
             key.unwrap_or(line)
         })
         .collect();
-    assert_eq!(shown, 16, "the file shows every section and key of this version");
+    assert_eq!(shown, 17, "the file shows every section and key of this version");
     assert_eq!(parse(&bare.join("\n")), Ok(Settings::default()));
 }
 
@@ -43,6 +43,8 @@ listen    = ["192.168.10.1:53", "[fd00::1]:5353"]
 upstreams = ["tls://9.9.9.9#dns.quad9.net", " 1.1.1.1 "]
 redirect  = false
 out_of_scope = "forward"
+queries_per_second = 0
+receivers = 3
 [api]
 listen = "127.0.0.1:1"
 tls    = { certificate = "/c", key = "/k" }
@@ -63,6 +65,7 @@ lock_table = false
     assert_eq!(settings.dns.listen, ["192.168.10.1:53".parse().unwrap(), "[fd00::1]:5353".parse().unwrap()]);
     assert_eq!(settings.dns.upstreams.as_deref(), Some(&["tls://9.9.9.9#dns.quad9.net".into(), "1.1.1.1".into()][..]));
     assert!(!settings.dns.redirect && !settings.kernel.lock_table);
+    assert_eq!((settings.dns.queries_per_second, settings.dns.receivers.map(usize::from)), (None, Some(3)));
     assert_eq!((settings.dns.out_of_scope, settings.log.decisions), (OutOfScope::Forward, Decisions::All));
     assert_eq!((settings.log.keep_bytes, settings.log.keep_age), (8 << 20, 2 * super::DAY));
     let shown = format!("{settings:?}");

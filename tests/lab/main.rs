@@ -63,6 +63,7 @@ mod notrack;
 mod plan;
 mod ports;
 mod rate;
+mod ready;
 mod refusal;
 mod rest;
 mod scale;

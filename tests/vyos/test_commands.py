@@ -231,6 +231,8 @@ WRONG_AT_SET = [
     ("dns upstream dns.quad9.net", "upstream"),
     ("dns upstream ftp://9.9.9.9", "upstream"),
     ("dns out-of-scope drop", "out-of-scope"),
+    ("dns queries-per-second many", "queries-per-second"),
+    ("dns receivers 0", "receivers"),
     ("log decisions some", "decisions"),
     ("log keep-days 0", "keep-days"),
     ("log keep-megabytes 1000001", "keep-megabytes"),
@@ -333,6 +335,7 @@ def test_all_mistakes_are_told_at_once_and_none_twice():
 
 
 RIGHT = [
+    "dns queries-per-second 0", "dns receivers 256",
     "listen-address fd00:10::1", "dns port 5353", "dns upstream 9.9.9.9", "dns upstream 9.9.9.9:5353",
     "dns upstream 2620:fe::fe", "dns upstream [2620:fe::fe]:53", "dns upstream tls://9.9.9.9#dns.quad9.net",
     "dns upstream tls://[2620:fe::fe]:853#dns.quad9.net", "dns upstream https://9.9.9.9/dns-query#dns.quad9.net",

@@ -311,6 +311,7 @@ def test_settings_say_what_the_configuration_says(tmp_path):
         *(f"{SET} {line}" for line in (
             "enable", "listen-address 192.168.10.1", "listen-address fd00:10::1", "dns port 5353",
             "dns upstream tls://9.9.9.9#dns.quad9.net", "dns upstream 1.1.1.1", "dns out-of-scope forward",
+            "dns queries-per-second 500", "dns receivers 4",
             "dns disable-redirect", "api listen-address ::1", "api port 8443", "api tls certificate web",
             "api tls ca-certificate middle", "api keys id automation key s3cret#x", "api keys id automation role write",
             "api keys id reader key other", "api metrics", "log decisions all", "log keep-days 7",
@@ -341,6 +342,8 @@ def test_settings_say_what_the_configuration_says(tmp_path):
             "upstreams": ["tls://9.9.9.9#dns.quad9.net", "1.1.1.1"],
             "redirect": False,
             "out_of_scope": "forward",
+            "queries_per_second": 500,
+            "receivers": 4,
         },
         "api": {
             "listen": "[::1]:8443",
@@ -368,7 +371,7 @@ def test_settings_of_the_shortest_configuration_are_the_defaults():
     tomllib = pytest.importorskip("tomllib")
     assert tomllib.loads(text) == {
         "policy": "/config/clawgress/policy.json", "state_dir": "/config/clawgress/state", "runtime_dir": "/run/clawgress",
-        "dns": {"listen": ["0.0.0.0:53", "[::]:53"], "redirect": True, "out_of_scope": "refuse"},
+        "dns": {"listen": ["0.0.0.0:53", "[::]:53"], "redirect": True, "out_of_scope": "refuse", "queries_per_second": 2000},
         "log": {"decisions": "block", "keep_megabytes": 64, "keep_days": 30}, "kernel": {"lock_table": True},
     }  # fmt: skip
 

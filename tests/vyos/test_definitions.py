@@ -153,7 +153,7 @@ def test_defaults_make_no_node_appear_that_nobody_set():
 
     known = reference.reference(source.read(build.DEFINITION))["service"]["clawgress"]
     assert sorted(below(known)) == [
-        ("dns", "out-of-scope"), ("log", "decisions"), ("log", "keep-days"), ("log", "keep-megabytes"),
+        ("dns", "out-of-scope"), ("dns", "queries-per-second"), ("log", "decisions"), ("log", "keep-days"), ("log", "keep-megabytes"),
     ]  # fmt: skip
 
 

@@ -18,6 +18,9 @@ impl Gate {
             // Memory and kernel differ now; the kernel is brought in line, or the drift is reported.
             let _ = self.repair();
         }
+        if self.drift.is_none() {
+            self.leases.open();
+        }
         let (requests, waiting): (Vec<_>, Vec<_>) = group.drain(..).unzip();
         let results = self.lease_all(&requests);
         for (done, result) in waiting.into_iter().zip(results) {
@@ -26,16 +29,17 @@ impl Gate {
     }
 
     fn lease_all(&mut self, requests: &[LeaseRequest]) -> Vec<Result<(), LeaseError>> {
-        let leased = self.state.lease(requests, self.now());
-        if leased.ops.is_empty() {
-            return leased.results;
-        }
-        let Err(error) = self.kernel.commit(&leased.ops) else {
+        let now = self.now();
+        let leased = self.state.lease(requests, now);
+        let taken = if leased.ops.is_empty() { Ok(()) } else { self.kernel.commit(&leased.ops) };
+        let Err(error) = taken else {
+            self.leases.say(&self.state, &leased, now);
             if leased.recharges {
                 self.recharge.notify_one();
             }
             return leased.results;
         };
+        self.leases.close();
         self.state.forget(leased);
         if requests.len() > 1 {
             // One that the kernel refuses must not take the others with it.

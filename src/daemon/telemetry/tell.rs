@@ -141,7 +141,10 @@ fn dns(office: &Office) -> BTreeMap<String, u64> {
         ("upstream_queries", &own.upstream_queries),
         ("upstream_timeouts", &own.upstream_timeouts),
         ("cache_hits", &own.cache_hits),
+        ("prefetched", &own.prefetched),
+        ("stale", &own.stale),
         ("lease_failures", &own.lease_failures),
+        ("over_budget", &own.over_budget),
         ("dropped_overload", &own.dropped_overload),
     ];
     all.map(|(word, counter)| (word.to_owned(), counter.load(Ordering::Relaxed))).into()

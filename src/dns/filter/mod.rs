@@ -62,6 +62,7 @@ pub struct Filtered {
     addresses: BTreeSet<IpAddr>,
     links: Vec<PolicyName>,
     ttl: u32,
+    least_ttl: u32,
 }
 
 /// Records that may go to the client.
@@ -86,6 +87,16 @@ impl Filtered {
     /// How long the answer is good for, in seconds.
     pub fn ttl(&self) -> u32 {
         self.ttl
+    }
+
+    /// The smallest TTL of its records as the upstream gave it, in seconds.
+    pub(super) fn least_ttl(&self) -> u32 {
+        self.least_ttl
+    }
+
+    /// The records, to be written for later: whoever sends them needs the proof then.
+    pub(super) fn unreleased(self) -> Answer {
+        self.answer
     }
 
     /// The records; the kernel holds their addresses.
@@ -203,11 +214,12 @@ impl<J: Judge + ?Sized> Filter<'_, J> {
         }
         let authorities = if data == 0 { self.proof_of_nothing(upstream, age) } else { Vec::new() };
         let cap = MAX_LEASE.as_secs() as u32;
-        let ttl = records.iter().map(|record| record.ttl.saturating_sub(age)).min().unwrap_or(0).min(cap);
+        let least_ttl = records.iter().map(|record| record.ttl).min().unwrap_or(0);
+        let ttl = least_ttl.saturating_sub(age).min(cap);
         records.iter_mut().for_each(|record| record.ttl = ttl);
         let answer = Answer { code: upstream.metadata.response_code, records, authorities };
         let links = self.chain.iter().skip(1).filter_map(policy_name).collect();
-        Outcome::Pass(Filtered { answer, addresses: self.addresses, links, ttl })
+        Outcome::Pass(Filtered { answer, addresses: self.addresses, links, ttl, least_ttl })
     }
 
     /// The record as it may be told.

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::core::judge::{AddressVerdict, Judge};
-use crate::core::lease::{Acked, HostId, LeaseError, LeaseRequest, Leaser};
+use crate::core::lease::{Acked, HostId, LeaseError, LeaseRequest, Leaser, Wanted};
 use crate::policy::decision::{Decision, Reason, Verdict};
 use crate::policy::model::{HostName, Mode, Pointer};
 use crate::policy::name::{Name, Pattern};
@@ -21,6 +22,9 @@ pub fn pattern(text: &str) -> Pattern {
         None => Pattern::Exact(name(text)),
     }
 }
+
+/// A name on which the judge stumbles.
+pub const FAULT: &str = "fault.example";
 
 /// Sources in 127/8 are agent-1, but 127.0.0.66 is agent-2 and 127.9/16 is out of scope.
 #[derive(Clone)]
@@ -84,6 +88,7 @@ impl Judge for Table {
     fn decide_name(&self, host: HostId, name: Option<&Name>, _now: chrono::DateTime<chrono::Utc>) -> Decision {
         let path = format!("/hosts/agent-{}/allow/domains", host.0 - 1);
         let Some(name) = name else { return self.verdict(host, Verdict::Block, Reason::NotAllowlisted, &path) };
+        assert_ne!(name.as_str(), FAULT, "a fault that a test has asked for");
         if let Some(denied) = self.denial(host, name) {
             return denied;
         }
@@ -122,6 +127,8 @@ pub struct Kernel {
     /// Answers in turn; when there are none left: yes.
     pub answers: Mutex<VecDeque<LeaseError>>,
     pub delay: Mutex<Duration>,
+    /// What it says without being asked: that it holds everything.
+    pub holds: AtomicBool,
     /// Runs when a request comes, before its answer.
     pub on_request: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
@@ -150,5 +157,9 @@ impl Leaser for Kernel {
             Some(error) => Err(error),
             None => Ok(Acked::by_kernel()),
         }
+    }
+
+    fn held(&self, _wanted: &Wanted<'_>) -> Option<Acked> {
+        self.holds.load(Ordering::Relaxed).then(Acked::by_kernel)
     }
 }

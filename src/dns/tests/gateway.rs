@@ -1,6 +1,7 @@
 //! The driver under test, and a client.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub fn settings(listen: &str, upstreams: &[String]) -> Settings {
         listen: vec![listen.parse().unwrap()],
         upstreams: upstreams.iter().map(|text| text.parse().unwrap()).collect(),
         out_of_scope: OutOfScope::Refuse,
+        queries_per_second: None,
+        receivers: NonZeroUsize::new(2).unwrap(),
     }
 }
 

@@ -3,6 +3,8 @@
 //! They are here and not under `tests/` because only code of this crate may make an [`crate::core::lease::Acked`].
 
 mod answers;
+mod batches;
+mod budget;
 mod doubles;
 mod encrypted;
 mod fake;
@@ -11,6 +13,7 @@ mod gateway;
 mod leases;
 mod load;
 mod properties;
+mod quick;
 mod speed;
 mod upstreams;
 mod wire;

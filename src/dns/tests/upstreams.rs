@@ -1,5 +1,6 @@
 //! Upstreams that are slow, silent, broken or forged.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -167,6 +168,35 @@ async fn lives_count_down_in_the_cache() {
     tokio::time::sleep(Duration::from_millis(1000)).await;
     assert_eq!(gateway.a("allowed.example").await.answers[0].ttl, 2);
     assert_eq!(upstream.asked().len(), 2);
+}
+
+#[tokio::test]
+async fn an_answer_that_has_ended_is_told_where_no_upstream_answers() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let upstream = Upstream::start(move |question, _| {
+        let name = question.queries[0].name.to_lowercase().to_ascii();
+        let mut answer = reply(question, vec![a(&name, 1, "192.0.2.1")]);
+        if asked.fetch_add(1, Ordering::Relaxed) > 0 {
+            answer.answers.clear();
+            answer.metadata.response_code = ResponseCode::ServFail;
+        }
+        now(answer)
+    })
+    .await;
+    let gateway = Gateway::start(Table::default(), &[&upstream]);
+    assert_eq!(told(&gateway.a("allowed.example").await), ["192.0.2.1"]);
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    for _ in 0..2 {
+        let late = gateway.a("allowed.example").await;
+        assert_eq!((told(&late), late.answers[0].ttl), (vec!["192.0.2.1".to_owned()], 30));
+        assert_eq!(ede(&late), Some((3, "no upstream answers".to_owned())));
+    }
+    let leases = gateway.kernel.asked();
+    assert_eq!(leases.len(), 3, "leased like any other");
+    let never = gateway.a("never.wild.example").await;
+    assert_eq!(never.metadata.response_code, ResponseCode::ServFail, "there is nothing to fall back on");
+    let times = upstream.asked().iter().filter(|name| *name == "allowed.example.").count();
+    assert!(times <= 5, "asked {times} times: for a while nobody asks again");
 }
 
 #[tokio::test]

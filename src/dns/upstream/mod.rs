@@ -30,6 +30,24 @@ pub(super) struct Lookup {
     pub dnssec_ok: bool,
 }
 
+/// Octets of a [`Lookup::key`] before the name.
+pub(super) const KEY_HEAD: usize = 3;
+
+impl Lookup {
+    /// DO, type, and the name as on the wire in lower case; two look-ups are equal if their keys are.
+    pub fn key(&self) -> Vec<u8> {
+        let mut key = Vec::with_capacity(KEY_HEAD + self.name.len() + 1);
+        key.push(self.dnssec_ok.into());
+        key.extend(u16::from(self.kind).to_be_bytes());
+        for label in self.name.iter() {
+            key.push(label.len() as u8);
+            key.extend(label.iter().map(u8::to_ascii_lowercase));
+        }
+        key.push(0);
+        key
+    }
+}
+
 /// An upstream's answer.
 #[derive(Debug)]
 pub(super) struct Reply {
