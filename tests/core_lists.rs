@@ -1,6 +1,6 @@
 //! A list in a file that comes to deny an address: what was leased of it ends with its flows, and nothing else does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,7 +112,7 @@ fn a_large_list_of_addresses_comes_in_pieces_and_is_never_changed_in_place() {
         let elements = |op: &Op| if let Op::AddElements(_, elements) = op { elements.len() } else { 0 };
         assert!(pending.delta.switch.iter().chain(&pending.delta.remove).map(elements).sum::<usize>() < 100);
         let mut undone = kernel.clone();
-        let pieces: Vec<_> = pending.delta.pieces().collect();
+        let pieces: Vec<_> = pending.delta.pieces(&BTreeSet::new()).collect();
         assert!(
             pieces.len() > 4
                 && pieces.iter().all(|piece| piece.iter().map(|(_, op)| elements(op)).sum::<usize>() <= 4096)

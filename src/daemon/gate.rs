@@ -9,6 +9,7 @@ mod leases;
 pub mod recharge;
 mod standing;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -23,6 +24,7 @@ use crate::core::classes::Classes;
 use crate::core::doors::Now;
 use crate::core::state::{State, World};
 use crate::nft::{ErrorKind, Held, Kernel, KernelError};
+use crate::plan::ir::Ident;
 use crate::plan::ops::{Delta, Op};
 use crate::plan::prepared::Prepared;
 use crate::plan::snapshot::Snapshot;
@@ -32,7 +34,7 @@ use crate::policy::schedule::Moment;
 pub use self::standing::Leases;
 pub use super::blame::Refused;
 use super::caps::{Ahead, Book};
-use super::handle::{EndsTheProcess, Handle, Message};
+use super::handle::{EndsTheProcess, Handle, Message, Waiting};
 use super::{blame, held, world};
 
 /// Leases that go into one transaction.
@@ -83,6 +85,8 @@ pub struct Gate {
     changed: Arc<Notify>,
     /// Told when live flows may have to be charged to more caps.
     recharge: Arc<Notify>,
+    /// Requests.
+    waiting: Waiting,
     start: Instant,
 }
 
@@ -133,6 +137,7 @@ impl Gate {
             leases: Arc::new(Leases::new(start)),
             changed: Arc::default(),
             recharge: Arc::default(),
+            waiting: Waiting::default(),
             start,
         })
     }
@@ -176,15 +181,16 @@ impl Gate {
         let (handle, requests) = super::handle::queue(Arc::clone(&self.leases));
         let work = move || {
             let _guard = EndsTheProcess("the gate");
-            self.serve(&requests);
+            self.serve(requests);
         };
         let thread = std::thread::Builder::new().name("gate".into()).spawn(work)?;
         Ok((handle, thread))
     }
 
-    fn serve(mut self, requests: &Receiver<Message>) {
+    fn serve(mut self, requests: Receiver<Message>) {
         let mut leases = Vec::with_capacity(GROUP);
-        while let Ok(first) = requests.recv() {
+        self.waiting.queue = Some(requests);
+        while let Some(first) = self.waiting.next() {
             let mut job = None;
             let mut next = Some(first);
             // Leases that wait go together and first; a job ends the group.
@@ -195,7 +201,7 @@ impl Gate {
                     Message::Stop => return,
                 }
                 if job.is_none() && leases.len() < GROUP {
-                    next = requests.try_recv().ok();
+                    next = self.waiting.try_next();
                 }
             }
             self.lease(&mut leases);
@@ -224,10 +230,20 @@ impl Gate {
         self.read_touched(policy);
         let now = self.now();
         let world = World { guarded: world::guarded(policy), ..self.world.clone() };
-        let pending = self.state.enforce_prepared(policy, prepared, &world, revision, now);
         self.world = world;
+        let mut pending = self.state.enforce_prepared(policy, prepared, &self.world, revision, now);
+        let mut loaded = BTreeSet::new();
+        if pending.delta.is_large() {
+            loaded = match self.load(&pending.delta) {
+                Ok(loaded) => loaded,
+                Err(error) => return self.refused(pending, error, policy, prepared),
+            };
+            // Leases were granted meanwhile, and caps used.
+            self.read_touched(policy);
+            pending = self.state.enforce_prepared(policy, prepared, &self.world, revision, self.now());
+        }
         self.keep_records(&pending.records, || pending.cap_records()).map_err(Refused::plain)?;
-        match self.switch(&pending.delta) {
+        match self.switch(&pending.delta, &loaded) {
             Ok(()) => Ok(self.took(pending, policy, prepared)),
             Err(error) => self.refused(pending, error, policy, prepared),
         }
@@ -246,11 +262,11 @@ impl Gate {
         }
     }
 
-    /// Puts a change in force. What the change before left over goes before it. The operation that an error names
-    /// counts from the first of the preparations.
-    fn switch(&mut self, delta: &Delta) -> Result<(), KernelError> {
+    /// Puts a change in force. What the change before left over goes before it. `loaded`: sets that are there already. The
+    /// operation that an error names counts from the first of the preparations.
+    fn switch(&mut self, delta: &Delta, loaded: &BTreeSet<Ident>) -> Result<(), KernelError> {
         self.tidy();
-        self.prepare(delta)?;
+        self.prepare(delta, loaded)?;
         self.change(&delta.switch).map_err(|mut error| {
             error.op_index = error.op_index.map(|index| index + delta.prepare.len());
             self.take_back(delta);
@@ -310,7 +326,7 @@ impl Gate {
         let pending = self.state.enforce_prepared(policy, prepared, &self.world, revision, now);
         // The repair may have changed what counts as used, and with it what is granted.
         self.keep_records(&pending.records, || pending.cap_records()).map_err(Refused::plain)?;
-        match self.switch(&pending.delta) {
+        match self.switch(&pending.delta, &BTreeSet::new()) {
             Ok(()) => Ok(self.took(pending, policy, prepared)),
             Err(_) => Err(refused),
         }

@@ -1,5 +1,6 @@
 //! The way to the gate from any thread: a bounded queue.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
@@ -17,6 +18,41 @@ pub(super) fn queue(leases: Arc<Leases>) -> (Handle, Receiver<Message>) {
 }
 
 pub(super) type Job = Box<dyn FnOnce(&mut Gate) + Send>;
+
+/// What waits for the gate.
+#[derive(Default)]
+pub(super) struct Waiting {
+    pub(super) queue: Option<Receiver<Message>>,
+    /// What was taken from the queue while only leases were looked for.
+    behind: VecDeque<Message>,
+}
+
+impl Waiting {
+    /// Waits for the next request. `None`: there will be none any more.
+    pub(super) fn next(&mut self) -> Option<Message> {
+        self.behind.pop_front().or_else(|| self.queue.as_ref()?.recv().ok())
+    }
+
+    /// The next request that is there already.
+    pub(super) fn try_next(&mut self) -> Option<Message> {
+        self.behind.pop_front().or_else(|| self.queue.as_ref()?.try_recv().ok())
+    }
+
+    /// Leases that wait, at most so many; they overtake everything else.
+    pub(super) fn leases(&mut self, most: usize) -> Vec<(LeaseRequest, oneshot::Sender<Result<Acked, LeaseError>>)> {
+        let mut leases = Vec::new();
+        let Some(queue) = &self.queue else { return leases };
+        while leases.len() < most
+            && let Ok(message) = queue.try_recv()
+        {
+            match message {
+                Message::Lease(request, done) => leases.push((request, done)),
+                other => self.behind.push_back(other),
+            }
+        }
+        leases
+    }
+}
 
 /// What the gate is asked for.
 pub(super) enum Message {
@@ -90,5 +126,45 @@ impl Drop for EndsTheProcess {
             tracing::error!("{} failed, so the daemon ends; the kernel goes on enforcing", self.0);
             std::process::abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::policy::name::Name;
+
+    fn lease() -> Message {
+        let request = LeaseRequest {
+            revision: 1,
+            host: crate::plan::ids::HostId::NOBODY,
+            name: Name::from_normal("a.example"),
+            links: Vec::new(),
+            addresses: Vec::new(),
+            ttl: Duration::ZERO,
+        };
+        Message::Lease(request, oneshot::channel().0)
+    }
+
+    #[test]
+    fn leases_overtake_and_everything_else_keeps_its_order() {
+        let (queue, requests) = sync_channel(QUEUE);
+        let mut waiting = Waiting { queue: Some(requests), ..Waiting::default() };
+        for message in [Message::Job(Box::new(|_| ())), lease(), Message::Stop, lease(), lease()] {
+            queue.send(message).expect("there is room");
+        }
+        assert_eq!((waiting.leases(2).len(), waiting.leases(2).len(), waiting.leases(2).len()), (2, 1, 0));
+        queue.send(lease()).expect("there is room");
+        let word = |message: Option<Message>| match message {
+            Some(Message::Job(_)) => "job",
+            Some(Message::Stop) => "stop",
+            Some(Message::Lease(..)) => "lease",
+            None => "none",
+        };
+        assert_eq!([0; 4].map(|_| word(waiting.try_next())), ["job", "stop", "lease", "none"]);
+        drop(queue);
+        assert_eq!(word(waiting.next()), "none");
     }
 }

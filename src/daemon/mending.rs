@@ -106,7 +106,7 @@ impl Gate {
         let rules = |op: &Op| matches!(op, Op::AddTable | Op::FlushChain(_) | Op::AddRule(..));
         let differs = rules_differ || !delta.transactions().flatten().all(rules);
         let rest = [&delta.switch, &delta.remove, &delta.litter];
-        if self.prepare(&delta).is_ok() && rest.into_iter().all(|ops| self.change(ops).is_ok()) {
+        if self.prepare(&delta, &BTreeSet::new()).is_ok() && rest.into_iter().all(|ops| self.change(ops).is_ok()) {
             if are_lost {
                 self.look_at_caps();
             }

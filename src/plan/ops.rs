@@ -142,14 +142,27 @@ impl Delta {
         self.prepare = self.switch.extract_if(.., first).collect();
     }
 
-    /// The preparations in transactions of at most so many elements, each operation with its place among them.
+    /// Whether the preparations are more than one piece.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        let elements = |op: &Op| if let Op::AddElements(_, elements) = op { elements.len() } else { 0 };
+        self.prepare.iter().map(elements).sum::<usize>() > PIECE
+    }
+
+    /// The preparations in transactions of at most so many elements, each operation with its place among them, without
+    /// the sets in `loaded`.
     /// For each element the kernel keeps a message of some kilobytes until its transaction is over, if anybody listens.
-    pub fn pieces(&self) -> impl Iterator<Item = Vec<(usize, Op)>> {
+    pub fn pieces(&self, loaded: &BTreeSet<Ident>) -> impl Iterator<Item = Vec<(usize, Op)>> {
         // The operation that comes next, and how many of its elements have gone.
         let (mut place, mut gone) = (0, 0);
         std::iter::from_fn(move || {
             let (mut piece, mut room) = (Vec::new(), PIECE);
             while let Some(op) = self.prepare.get(place) {
+                let done = matches!(op, Op::AddSet(name, _) | Op::AddElements(name, _) if loaded.contains(name));
+                if done {
+                    place += 1;
+                    continue;
+                }
                 if let Op::AddElements(name, elements) = op {
                     if room == 0 {
                         break;

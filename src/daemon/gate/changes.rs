@@ -1,7 +1,10 @@
 //! Transactions that are not leases, and what is tidied up between them.
 
-use super::Gate;
+use std::collections::BTreeSet;
+
+use super::{GROUP, Gate};
 use crate::nft::KernelError;
+use crate::plan::ir::Ident;
 use crate::plan::ops::{Delta, Op};
 
 impl Gate {
@@ -15,19 +18,45 @@ impl Gate {
     }
 
     /// What a change needs and nothing refers to yet. It takes no lease away, so what is said of leases goes on.
-    pub(in crate::daemon) fn prepare(&mut self, delta: &Delta) -> Result<(), KernelError> {
-        for (nth, piece) in delta.pieces().enumerate() {
-            let (places, ops): (Vec<usize>, Vec<Op>) = piece.into_iter().unzip();
-            if let Err(mut error) = self.kernel.commit(&ops) {
-                error.op_index = error.op_index.and_then(|index| places.get(index).copied());
-                // All sets and chains are in the first piece.
-                if nth > 0 {
-                    self.take_back(delta);
-                }
-                return Err(error);
-            }
+    /// `loaded`: sets that are there already.
+    pub(in crate::daemon) fn prepare(&mut self, delta: &Delta, loaded: &BTreeSet<Ident>) -> Result<(), KernelError> {
+        for (nth, piece) in delta.pieces(loaded).enumerate() {
+            self.piece(delta, nth, piece)?;
         }
         Ok(())
+    }
+
+    /// The preparations of a large change; leases that are asked for meanwhile are granted between the pieces. Gives the
+    /// sets.
+    pub(super) fn load(&mut self, delta: &Delta) -> Result<BTreeSet<Ident>, KernelError> {
+        self.tidy();
+        for (nth, piece) in delta.pieces(&BTreeSet::new()).enumerate() {
+            self.piece(delta, nth, piece)?;
+            loop {
+                let mut group = self.waiting.leases(GROUP);
+                if group.is_empty() {
+                    break;
+                }
+                self.lease(&mut group);
+            }
+        }
+        let sets = delta.prepare.iter().filter_map(|op| match op {
+            Op::AddSet(name, _) => Some(name.clone()),
+            _ => None,
+        });
+        Ok(sets.collect())
+    }
+
+    fn piece(&mut self, delta: &Delta, nth: usize, piece: Vec<(usize, Op)>) -> Result<(), KernelError> {
+        let (places, ops): (Vec<usize>, Vec<Op>) = piece.into_iter().unzip();
+        self.kernel.commit(&ops).map_err(|mut error| {
+            error.op_index = error.op_index.and_then(|index| places.get(index).copied());
+            // All sets and chains are in the first piece.
+            if nth > 0 {
+                self.take_back(delta);
+            }
+            error
+        })
     }
 
     /// Nothing refers to what was prepared, so there is no hurry if it cannot be removed now.
