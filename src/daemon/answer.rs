@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use chrono::Utc;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tracing::{info, warn};
 
@@ -16,6 +17,7 @@ use crate::core::telemetry::Window;
 use crate::decisions::Log;
 use crate::dns::Counters;
 use crate::plan::rpz;
+use crate::policy::schedule::Moment;
 use crate::settings::Settings;
 use crate::store::Origin;
 
@@ -202,7 +204,8 @@ async fn zones(office: &Arc<Office>, host: Option<&str>) -> Response {
             None => return Response::failed(format!("the policy has no host {host}; `clawgress show` lists them")),
         },
     };
-    Response::done(Text { text: rpz::render(policy, revision, only) })
+    let moment = Moment::of(policy, Utc::now(), crate::store::system_zone());
+    Response::done(Text { text: rpz::render(policy, revision, only, Some(&moment)) })
 }
 
 async fn teardown(office: &Arc<Office>) -> Response {
