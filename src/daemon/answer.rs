@@ -11,6 +11,7 @@ use super::handle::Handle;
 use super::protocol::{Applied, History, Refusal, Request, Response, RolledBack, Stored, Text, TornDown};
 use super::revisions::{Accepted, Author, Rejected, Revisions};
 use super::telemetry::Telemetry;
+use super::zones::Outlet;
 use super::{explain, logged, planned, status, telemetry};
 use crate::api;
 use crate::core::telemetry::Window;
@@ -33,6 +34,8 @@ pub struct Office {
     pub listen: Vec<SocketAddr>,
     /// The table is locked against other programs.
     pub owned: bool,
+    /// The zones for other name servers; `None`: the settings name nobody who may have them.
+    pub outlet: Option<Arc<Outlet>>,
     /// How the REST API is doing.
     pub api: Arc<api::State>,
     /// Its settings, which may change while the daemon runs.
