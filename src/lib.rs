@@ -43,7 +43,8 @@
 //! [`plan`]: the table's language ([`plan::ir`]) has several readers: text for people, the netlink encoder, and
 //! [`plan::simulate`], which runs packets through a table in memory. [`plan::ops`] finds the difference of two tables
 //! as operations; [`plan::apply`] does to a table in memory what the kernel does with them. [`plan::rpz`] exports the
-//! names as response-policy zones.
+//! names as response-policy zones, and [`dns::transfer`] serves them to other name servers; the daemon's `zones` gives them
+//! their serials.
 //!
 //! [`core`]: classes, the numbers that live flows carry ([`core::classes`]); leases; the three transitions of the state:
 //! a revision, a lease, a repair. [`core::caps`] counts and grants what exfil caps allow, `core::metering` says which

@@ -70,7 +70,7 @@ fn zones_in_their_order_decide_as_the_policy() {
         let mut random = Random::new(seed * 31);
         let policy = random.policy();
         let loaded: BTreeMap<String, Loaded> =
-            zones(&policy, seed).iter().map(|zone| (zone.name.clone(), Loaded::new(zone))).collect();
+            zones(&policy, seed, None).iter().map(|zone| (zone.name.clone(), Loaded::new(zone))).collect();
         let mut questions: BTreeSet<String> = ["com", "org", "nowhere", "x.nowhere.org"].map(str::to_owned).into();
         for owner in loaded.values().flat_map(|zone| &zone.existing).filter(|owner| !owner.starts_with('*')) {
             questions.extend([owner.clone(), format!("kid.{owner}"), format!("two.deep.{owner}")]);
@@ -78,7 +78,7 @@ fn zones_in_their_order_decide_as_the_policy() {
         questions.extend((0..20).map(|_| random.name().to_string()));
         for host in [None].into_iter().chain(policy.hosts.keys().map(Some)) {
             for question in &questions {
-                let order = order(&policy, host);
+                let order = order(&policy, host, false);
                 let found = order.iter().find_map(|zone| loaded[zone].find(question));
                 let allowed = match found {
                     Some("rpz-passthru.") => true,

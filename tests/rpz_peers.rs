@@ -191,7 +191,7 @@ fn unbound(binary: &Path, policy: &Policy, zones: &[Zone], dir: &Path, upstream:
     }
     conf.push_str("remote-control:\n control-enable: no\n");
     for zone in zones {
-        let users = views.iter().zip(&tags).filter(|((host, _), _)| order(policy, *host).contains(&zone.name));
+        let users = views.iter().zip(&tags).filter(|((host, _), _)| order(policy, *host, false).contains(&zone.name));
         let users: Vec<&str> = users.map(|(_, tag)| tag.as_str()).collect();
         let (name, users) = (&zone.name, users.join(" "));
         writeln!(conf, "rpz:\n name: {name}\n zonefile: \"{dir_text}/{name}\"\n tags: \"{users}\"").unwrap();
@@ -214,7 +214,7 @@ fn bind(binary: &Path, policy: &Policy, dir: &Path, upstream: u16) -> Peer {
          controls {{ }};\n"
     );
     for (host, client) in views(policy) {
-        let names = order(policy, host);
+        let names = order(policy, host, false);
         let list: String = names.iter().map(|name| format!("zone \"{name}\"; ")).collect();
         writeln!(conf, "view \"{client}\" {{ match-clients {{ {client}; }};").unwrap();
         writeln!(conf, " response-policy {{ {list}}} qname-wait-recurse no break-dnssec yes;").unwrap();
@@ -258,7 +258,7 @@ fn check_peer(start: impl Fn(&Policy, &[Zone], &Path, u16) -> Peer) {
     let upstream = upstream();
     let mut seen = [0, 0];
     for (policy, seed) in policies().iter().zip(1..) {
-        let zones = zones(policy, seed);
+        let zones = zones(policy, seed, None);
         let dir = tempfile::tempdir().unwrap();
         write_zones(dir.path(), &zones);
         let mut peer = start(policy, &zones, dir.path(), upstream);
@@ -273,7 +273,7 @@ fn check_peer(start: impl Fn(&Policy, &[Zone], &Path, u16) -> Peer) {
 fn every_zone_is_a_valid_zone_file() {
     let Some(binary) = program("named-checkzone", "bind9-utils", false) else { return };
     for policy in policies() {
-        for zone in zones(&policy, 3) {
+        for zone in zones(&policy, 3, None) {
             let dir = tempfile::tempdir().unwrap();
             let file = dir.path().join("zone");
             fs::write(&file, &zone.text).unwrap();

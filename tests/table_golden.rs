@@ -35,7 +35,7 @@ fn every_policy_becomes_its_table_and_zones() {
         let pending = state.enforce(&policy, &world(), 1, 0);
         state.enforced(pending);
         let table = text::render(&state.expected(0));
-        let zones = rpz::render(&policy, 1, None);
+        let zones = rpz::render(&policy, 1, None, None);
         for (file, got) in [("table.nft", table), ("zones.rpz", zones)] {
             let path = case.join(file);
             if update {

@@ -13,6 +13,7 @@ FIELDS = (
     ("allow.domain_lists", "policy domain-list"), ("deny.domains", "policy deny domain"), ("deny.ips", "policy deny ip"),
     ("domain_time_windows", "domain-time-window"), ("time_window", "time-window"), ("egress_kbps", "rate-limit-kbps"),
     ("time_zone", "time-zone"), ("dns.listen", "listen-address"), ("dns.upstreams", "dns upstream"),
+    ("rpz.listen", "rpz listen-address"), ("rpz.secondary", "rpz secondary"),
     ("dns.redirect is off", "dns disable-redirect is set"),
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ POLICY = "/config/clawgress/policy.json"
 STATE = "/config/clawgress/state"
 DNS_PORT = 53
 API_PORT = 8787
+RPZ_PORT = 5300
 EVERYWHERE = ("0.0.0.0", "::")
 API_ADDRESS = "127.0.0.1"
 
@@ -28,12 +29,31 @@ def text(config, tls, runtime):
     for node, key in (("queries-per-second", "queries_per_second"), ("receivers", "receivers")):
         if node in dns:
             lines.append(f"{key} = {int(dns[node])}")
+    if "rpz" in config:
+        lines += ["", "[rpz]", *_rpz(config["rpz"])]
     if "api" in config:
         lines += ["", "[api]", *_api(config["api"], tls)]
     if "log" in config:
         lines += ["", "[log]", *_log(config["log"])]
     lines += ["", "[kernel]", f"lock_table = {boolean('disable-table-lock' not in config)}"]
     return "\n".join(lines) + "\n"
+
+
+def _rpz(rpz):
+    port = rpz.get("port", RPZ_PORT)
+    yield f"listen = {many(socket(address, port) for address in rpz.get('listen-address', ()))}"
+    yield from ("[[rpz.secondary]]\n" + "\n".join(_secondary(entry)) for entry in rpz.get("secondary", {}).values())
+
+
+def _secondary(entry):
+    yield f"address = {quoted(socket(entry['address'], entry.get('port', DNS_PORT)))}"
+    for node in ("key", "algorithm", "secret-file"):
+        if node in entry:
+            yield f"{node.replace('-', '_')} = {quoted(entry[node])}"
+    if "unsigned" in entry:
+        yield "unsigned = true"
+    if "host" in entry:
+        yield f"hosts = {many(entry['host'])}"
 
 
 def _api(api, tls):
@@ -61,6 +81,7 @@ def _log(log):
 
 def mistakes(config):
     """What is left out: words of the command line, message."""
+    yield from _rpz_mistakes(config)
     api = config.get("api")
     if api is None:
         return
@@ -70,6 +91,42 @@ def mistakes(config):
     yield from ((f"api keys id {name}", "needs a key") for name, entry in keys.items() if "key" not in entry)
     if "tls" in api and "certificate" not in api["tls"]:
         yield "api tls", "needs a certificate"
+
+
+def _rpz_mistakes(config):
+    rpz = config.get("rpz")
+    if rpz is None:
+        return
+    listen, secondaries = rpz.get("listen-address", []), rpz.get("secondary", {})
+    if not secondaries:
+        yield "rpz", "needs a secondary: nobody could fetch the zones"
+    if not listen:
+        yield "rpz", "needs a listen-address: nobody could fetch the zones"
+    ports = [int(rpz.get("port", RPZ_PORT)), int(config.get("dns", {}).get("port", DNS_PORT))]
+    own = config.get("listen-address", EVERYWHERE)
+    for address in listen:
+        if address in EVERYWHERE:
+            yield f"rpz listen-address {address}", "is every address; name each, name servers are told of changes from it"
+        elif ports[0] == ports[1] and any(same(address, mine) for mine in own):
+            yield "rpz port", "agents ask there; give the zones another port"
+    taken = {}
+    for name, entry in secondaries.items():
+        words = f"rpz secondary {name}"
+        if "address" not in entry:
+            yield words, "needs an address"
+            continue
+        address, key = ip_address(entry["address"]), entry.get("key")
+        if listen and address.version not in {ip_address(mine).version for mine in listen}:
+            yield words, f"could not ask: no listen-address of rpz is IPv{address.version}"
+        for place in ((address, int(entry.get("port", DNS_PORT))), (address, key)):
+            if taken.setdefault(place, name) != name:
+                yield words, f"is the same as rpz secondary {taken[place]}; at one address each needs its own key and port"
+                break
+        signs = [node for node in ("key", "algorithm", "secret-file") if node in entry]
+        if "unsigned" in entry and signs:
+            yield f"{words} unsigned", f"says that no {signs[0]} is needed; delete one of the two"
+        elif "unsigned" not in entry and not {"key", "secret-file"} <= set(signs):
+            yield words, "needs key and secret-file, or unsigned where its address is proof enough"
 
 
 def clashes(config, forwarding):

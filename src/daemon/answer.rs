@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use chrono::Utc;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tracing::{info, warn};
 
@@ -10,12 +11,14 @@ use super::handle::Handle;
 use super::protocol::{Applied, History, Refusal, Request, Response, RolledBack, Stored, Text, TornDown};
 use super::revisions::{Accepted, Author, Rejected, Revisions};
 use super::telemetry::Telemetry;
+use super::zones::Outlet;
 use super::{explain, logged, planned, status, telemetry};
 use crate::api;
 use crate::core::telemetry::Window;
 use crate::decisions::Log;
 use crate::dns::Counters;
 use crate::plan::rpz;
+use crate::policy::schedule::Moment;
 use crate::settings::Settings;
 use crate::store::Origin;
 
@@ -31,6 +34,8 @@ pub struct Office {
     pub listen: Vec<SocketAddr>,
     /// The table is locked against other programs.
     pub owned: bool,
+    /// The zones for other name servers; `None`: the settings name nobody who may have them.
+    pub outlet: Option<Arc<Outlet>>,
     /// How the REST API is doing.
     pub api: Arc<api::State>,
     /// Its settings, which may change while the daemon runs.
@@ -202,7 +207,8 @@ async fn zones(office: &Arc<Office>, host: Option<&str>) -> Response {
             None => return Response::failed(format!("the policy has no host {host}; `clawgress show` lists them")),
         },
     };
-    Response::done(Text { text: rpz::render(policy, revision, only) })
+    let moment = Moment::of(policy, Utc::now(), crate::store::system_zone());
+    Response::done(Text { text: rpz::render(policy, revision, only, Some(&moment)) })
 }
 
 async fn teardown(office: &Arc<Office>) -> Response {

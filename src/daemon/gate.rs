@@ -17,7 +17,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use chrono::{DateTime, Utc};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::core::Pending;
 use crate::core::classes::Classes;
@@ -82,7 +82,7 @@ pub struct Gate {
     /// What the kernel holds, for all to see.
     pub(super) leases: Arc<Leases>,
     /// Told whenever another policy comes into force.
-    changed: Arc<Notify>,
+    changed: watch::Sender<()>,
     /// Told when live flows may have to be charged to more caps.
     recharge: Arc<Notify>,
     /// Requests.
@@ -135,7 +135,7 @@ impl Gate {
             inherited,
             judge,
             leases: Arc::new(Leases::new(start)),
-            changed: Arc::default(),
+            changed: watch::Sender::default(),
             recharge: Arc::default(),
             waiting: Waiting::default(),
             start,
@@ -148,8 +148,8 @@ impl Gate {
     }
 
     /// Told whenever another policy comes into force.
-    pub fn changed(&self) -> Arc<Notify> {
-        Arc::clone(&self.changed)
+    pub fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Follows a change of the machine. True: there was one.
@@ -286,7 +286,7 @@ impl Gate {
         self.policy = Some(policy.clone());
         self.prepared = Some(prepared.clone());
         self.judge.store(Some(snapshot));
-        self.changed.notify_one();
+        self.changed.send_replace(());
         if !policy.hosts.values().all(|host| host.caps.is_empty()) {
             self.recharge.notify_one();
         }

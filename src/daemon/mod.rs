@@ -32,5 +32,6 @@ mod timeline;
 mod told;
 mod watch;
 mod world;
+mod zones;
 
 pub use start::run;

@@ -18,7 +18,7 @@ use super::protocol::Response;
 use super::recorder::Recorder;
 use super::revisions::{Author, Revisions, keep_promises};
 use super::telemetry::Telemetry;
-use super::{alive, caps, control, held, lists, timeline, watch, world};
+use super::{alive, caps, control, held, lists, timeline, watch, world, zones};
 use crate::nft::{Kernel, Options};
 use crate::plan::situation::Reports;
 use crate::plan::snapshot::Snapshot;
@@ -77,10 +77,11 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
     let counters = Arc::new(dns::Counters::default());
     let bound = dns::bind(&dns_settings(&settings)?, Arc::clone(&counters))?;
     let listen = bound.addresses();
+    let (zones_bound, outlet) = zones::open(&settings)?.unzip();
     let recorder = Recorder::start(&settings)?;
     let (gate, owned) = open_gate(&settings, &store, &listen, recorder.reports)?;
     let judge = gate.judge();
-    let (changed, due) = (gate.changed(), gate.recharge_due());
+    let (changed, changed_too, due) = (gate.changed(), gate.changed(), gate.recharge_due());
     let (handle, thread) = gate.spawn().context("cannot start the gate's thread")?;
     // Before the first change, so that what it ends is counted.
     let telemetry = Telemetry::start(&settings.state_dir)?;
@@ -113,6 +114,7 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
         listen: listen.clone(),
         owned,
         api: Arc::default(),
+        outlet: outlet.clone(),
         api_settings: channel::Sender::new(settings.api.clone()),
         settings: settings.clone(),
         log,
@@ -121,7 +123,8 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
         planning: Mutex::default(),
         stopped: stopped.clone(),
     });
-    let tasks = [
+    let state_dir = settings.state_dir.clone();
+    let mut tasks = vec![
         tokio::spawn(rest(Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(bound.serve(judge, Arc::new(handle.clone()), wait(stopped.clone()))),
         tokio::spawn(control::serve(socket, Arc::clone(&office), wait(stopped.clone()))),
@@ -130,8 +133,12 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
         tokio::spawn(lists::follow(Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(timeline::keep(handle.clone(), changed, wait(stopped.clone()))),
         tokio::spawn(recharge::follow(handle.clone(), due, wait(stopped.clone()))),
-        tokio::spawn(alive::tell(handle.clone(), wait(stopped))),
+        tokio::spawn(alive::tell(handle.clone(), wait(stopped.clone()))),
     ];
+    if let (Some(bound), Some(outlet)) = (zones_bound, outlet) {
+        tasks.push(tokio::spawn(bound.serve(wait(stopped.clone()))));
+        tasks.push(tokio::spawn(zones::keep(outlet, handle.clone(), changed_too, state_dir, wait(stopped))));
+    }
     if !owned {
         watch::table(handle.clone());
     }

@@ -47,6 +47,7 @@ pub async fn status(office: &Arc<Office>) -> Status {
     checks.push(super::telemetry::check(office).await);
     checks.extend(upstreams(office));
     checks.extend(api(office));
+    checks.extend(office.outlet.iter().flat_map(|outlet| outlet.checks()));
     checks.extend(policy(&revisions, kernel.inherited));
     checks.extend(mode(&revisions));
     checks.extend(windows(&revisions));
@@ -75,6 +76,7 @@ pub async fn status(office: &Arc<Office>) -> Status {
         drift: drift || kernel.drift,
         checks,
         caps,
+        secondaries: office.outlet.as_ref().map(|outlet| outlet.followers()).unwrap_or_default(),
         limits: current.map(|current| limits(&current.policy)).unwrap_or_default(),
     }
 }

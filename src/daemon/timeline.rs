@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use nix::errno::Errno;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use super::gate::Gate;
@@ -23,7 +23,7 @@ const FAR: TimeDelta = TimeDelta::days(30);
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Keeps the doors as the windows say. `changed`: another policy came into force.
-pub async fn keep(gate: Handle, changed: Arc<Notify>, stopped: impl Future<Output = ()>) {
+pub async fn keep(gate: Handle, changed: watch::Receiver<()>, stopped: impl Future<Output = ()>) {
     match Timer::start() {
         Ok(timer) => tokio::select! {
             () = work(gate, changed, timer) => {}
@@ -33,7 +33,7 @@ pub async fn keep(gate: Handle, changed: Arc<Notify>, stopped: impl Future<Outpu
     }
 }
 
-async fn work(gate: Handle, changed: Arc<Notify>, mut timer: Timer) {
+async fn work(gate: Handle, mut changed: watch::Receiver<()>, mut timer: Timer) {
     let mut stepped = false;
     loop {
         let edge = match gate.run(move |gate| gate.tick(stepped)).await {
@@ -60,7 +60,7 @@ async fn work(gate: Handle, changed: Arc<Notify>, mut timer: Timer) {
         }
         stepped = tokio::select! {
             event = timer.events.recv() => event.unwrap_or(false),
-            () = changed.notified() => false,
+            told = changed.changed() => if told.is_ok() { false } else { return },
         };
         if stepped {
             info!("the clock was set; the ends of time windows are written anew");
@@ -69,14 +69,14 @@ async fn work(gate: Handle, changed: Arc<Notify>, mut timer: Timer) {
 }
 
 /// A timer on the wall clock that is cancelled when the clock is set (timerfd_create(2)). A thread waits for it.
-struct Timer {
+pub(super) struct Timer {
     timer: Arc<TimerFd>,
     /// True: the clock was set. False: the time has come.
-    events: mpsc::Receiver<bool>,
+    pub events: mpsc::Receiver<bool>,
 }
 
 impl Timer {
-    fn start() -> std::io::Result<Self> {
+    pub fn start() -> std::io::Result<Self> {
         let timer = Arc::new(TimerFd::new(ClockId::CLOCK_REALTIME, TimerFlags::TFD_CLOEXEC)?);
         let (tell, events) = mpsc::channel(1);
         let waiting = Arc::clone(&timer);
@@ -97,7 +97,8 @@ impl Timer {
         Ok(Self { timer, events })
     }
 
-    fn set(&self, next: Option<DateTime<Utc>>) -> nix::Result<()> {
+    /// Sets it to an instant; `None`: far away.
+    pub fn set(&self, next: Option<DateTime<Utc>>) -> nix::Result<()> {
         let at = next.unwrap_or_else(|| Utc::now() + FAR);
         let flags = TimerSetTimeFlags::TFD_TIMER_ABSTIME | TimerSetTimeFlags::TFD_TIMER_CANCEL_ON_SET;
         self.timer.set(Expiration::OneShot(TimeSpec::new(at.timestamp(), at.timestamp_subsec_nanos().into())), flags)

@@ -5,6 +5,7 @@
 //! [`Judge`](crate::core::judge::Judge) decides, `resolver` (with `cache` and `upstream`) finds out, [`filter`] takes out
 //! what may not be told, a [`Leaser`](crate::core::lease::Leaser) opens the addresses, `reply` writes the answer.
 //! `budget` says how much of all that one host may have.
+//! [`transfer`] stands apart: it serves zones to other name servers, on sockets of its own.
 
 mod batch;
 mod budget;
@@ -22,6 +23,7 @@ mod resolver;
 mod service;
 mod settings;
 mod tcp;
+pub mod transfer;
 #[doc(hidden)]
 pub mod trial;
 mod udp;

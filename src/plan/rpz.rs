@@ -9,20 +9,29 @@
 //! 2. `VIEW.allow.rpz.clawgress.`: what the allowlist names;
 //! 3. `deny.rpz.clawgress.`: everything.
 //!
+//! [`zones`] writes them as texts; [`served`] makes the compact [`Image`]s of which other name servers fetch [`Edition`]s.
+//!
 //! The same rule of wildcards bites inside a zone, so each zone is closed under it.
 //! Lists in files are in them line by line, the names that they make an exception of as what the rest of the policy says
 //! of them. Zones speak of names only. Ports, addresses and denied links inside a CNAME chain need the gateway itself.
 
+mod edition;
+mod image;
 mod owners;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
+pub use edition::{Delta, Edition, next_serial, serial_is_newer};
+pub use image::Image;
 use owners::{Lists, Rule};
 
 use crate::policy::model::{DomainList, HostName, List, Policy};
+use crate::policy::schedule::Moment;
 
 /// The view of sources in scope that belong to no host, as scripts see it (SPEC section 3, telemetry).
 pub const NOBODY: &str = "*";
@@ -30,11 +39,11 @@ pub const NOBODY: &str = "*";
 pub const EVERYBODY: &str = "**";
 
 /// How long a resolver may keep what a zone says, seconds; short, so that a new revision works at once.
-const TTL: u32 = 10;
+pub const TTL: u32 = 10;
 /// How often a secondary asks for a new serial, and again after a failure, seconds.
-const REFRESH: u32 = 60;
+pub const REFRESH: u32 = 60;
 /// How long a secondary serves a zone that it cannot refresh, seconds: one day, so that a dead primary opens nothing.
-const EXPIRE: u32 = 86_400;
+pub const EXPIRE: u32 = 86_400;
 /// Longest name as text without the trailing dot, octets (RFC 1035 section 2.3.4).
 const MAX_NAME: usize = 253;
 /// Longest label, octets.
@@ -54,14 +63,17 @@ pub struct Zone {
 }
 
 /// What happens to a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// It is answered.
     Passthru,
+    /// It is said not to exist.
     Nxdomain,
 }
 
 impl Action {
-    fn target(self) -> &'static str {
+    /// The CNAME's target that says so, with the trailing dot.
+    pub fn target(self) -> &'static str {
         match self {
             Self::Passthru => "rpz-passthru.",
             Self::Nxdomain => ".",
@@ -69,44 +81,91 @@ impl Action {
     }
 }
 
+/// One zone at an instant, without its serial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// As [`Zone::view`].
+    pub view: String,
+    /// As [`Zone::name`].
+    pub name: String,
+    /// Its records.
+    pub image: Image,
+}
+
+/// What one zone is made of.
+struct Plan {
+    view: String,
+    name: String,
+    what: What,
+}
+
+enum What {
+    Denied(Lists),
+    Allowed(Lists),
+    Everything,
+}
+
 /// All zones of a policy, in an order that is right for every view: what is denied, what is allowed, the rest. Hosts
 /// have zones of their own only where they have lists of their own. `revision` becomes the serial, which grows with it
-/// (RFC 1982).
+/// (RFC 1982). With `moment` what a window closes at that instant is not allowed, and hosts with windows of their own have
+/// zones of their own; without it windows do not matter.
 #[must_use]
-pub fn zones(policy: &Policy, revision: u64) -> Vec<Zone> {
+pub fn zones(policy: &Policy, revision: u64, moment: Option<&Moment>) -> Vec<Zone> {
+    let text = |plan: &Plan| match &plan.what {
+        What::Denied(lists) => zone(&plan.name, "names that may never be asked for", lists.denied(), revision),
+        What::Allowed(lists) => zone(&plan.name, "names that may be asked for", lists.allowed(), revision),
+        What::Everything => head(&plan.name, "every name", revision) + "* CNAME .\n",
+    };
+    let written = |plan: Plan| Zone { text: text(&plan), view: plan.view, name: plan.name };
+    plans(policy, moment).into_iter().map(written).collect()
+}
+
+/// The same zones in the compact form in which they are served.
+#[must_use]
+pub fn served(policy: &Policy, moment: &Moment) -> Vec<Served> {
+    let made = |Plan { view, name, what }: Plan| {
+        let room = room(&name);
+        let image = match what {
+            What::Denied(lists) => Image::of(lists.denied(), room),
+            What::Allowed(lists) => Image::of(lists.allowed(), room),
+            What::Everything => Image::everything(),
+        };
+        Served { view, name, image }
+    };
+    plans(policy, Some(moment)).into_iter().map(made).collect()
+}
+
+fn plans(policy: &Policy, moment: Option<&Moment>) -> Vec<Plan> {
+    let timed = moment.is_some();
     let (mut denied, mut allowed) = (Vec::new(), Vec::new());
     for host in [None].into_iter().chain(policy.hosts.keys().map(Some)) {
-        let own = Own::of(policy, host);
-        let lists = Lists::of(&policy.effective(host));
-        let view = host.map_or(NOBODY, HostName::as_str);
-        if let Some(name) = denied_zone(policy, host).filter(|_| own.denied) {
-            let text = zone(&name, Action::Nxdomain, lists.denied(), revision);
-            denied.push(Zone { view: view.to_owned(), name, text });
+        let own = Own::of(policy, host, timed);
+        let lists = || Lists::of(&policy.effective(host), moment);
+        let view = || host.map_or(NOBODY, HostName::as_str).to_owned();
+        if let Some(name) = denied_zone(policy, host, timed).filter(|_| own.denied) {
+            denied.push(Plan { view: view(), name, what: What::Denied(lists()) });
         }
         if own.allow {
-            let name = allow_zone(policy, host);
-            let text = zone(&name, Action::Passthru, lists.allowed(), revision);
-            allowed.push(Zone { view: view.to_owned(), name, text });
+            let name = allow_zone(policy, host, timed);
+            allowed.push(Plan { view: view(), name, what: What::Allowed(lists()) });
         }
     }
-    let name = format!("deny.{SUFFIX}");
-    let text = head(&name, "every name", revision) + "* CNAME .\n";
-    let rest = Zone { view: EVERYBODY.to_owned(), name, text };
+    let rest = Plan { view: EVERYBODY.to_owned(), name: format!("deny.{SUFFIX}"), what: What::Everything };
     denied.into_iter().chain(allowed).chain([rest]).collect()
 }
 
 /// The names of the zones that make up the view of `host` (`None`: sources in no host), the one that speaks first
-/// first.
+/// first. `timed`: of those that follow windows.
 #[must_use]
-pub fn order(policy: &Policy, host: Option<&HostName>) -> Vec<String> {
-    let denied = denied_zone(policy, host);
-    denied.into_iter().chain([allow_zone(policy, host), format!("deny.{SUFFIX}")]).collect()
+pub fn order(policy: &Policy, host: Option<&HostName>, timed: bool) -> Vec<String> {
+    let denied = denied_zone(policy, host, timed);
+    denied.into_iter().chain([allow_zone(policy, host, timed), format!("deny.{SUFFIX}")]).collect()
 }
 
 /// One text for people: who uses which zones, then the zones. Not itself a zone file; each part between the separators
-/// is one. `only`: the view of that host; `None`: all views.
+/// is one. `only`: the view of that host; `None`: all views. `moment` as for [`zones`].
 #[must_use]
-pub fn render(policy: &Policy, revision: u64, only: Option<&HostName>) -> String {
+pub fn render(policy: &Policy, revision: u64, only: Option<&HostName>, moment: Option<&Moment>) -> String {
     let mut out = format!("; the names of revision {revision} as response-policy zones; first match in this order:\n");
     let mut shown = BTreeSet::new();
     for host in policy.hosts.keys().map(Some).chain([None]).filter(|host| only.is_none() || *host == only) {
@@ -117,14 +176,14 @@ pub fn render(policy: &Policy, revision: u64, only: Option<&HostName>) -> String
             }
             None => "sources in no host".to_owned(),
         };
-        let names = order(policy, host);
+        let names = order(policy, host, moment.is_some());
         let _ = writeln!(out, ";   {who}: {}", names.join(" "));
         shown.extend(names);
     }
     out.push_str(
         "; ports, addresses and denied links of CNAME chains cannot be said in zones; the gateway minds them\n",
     );
-    for zone in zones(policy, revision).iter().filter(|zone| shown.contains(&zone.name)) {
+    for zone in zones(policy, revision, moment).iter().filter(|zone| shown.contains(&zone.name)) {
         let _ = write!(out, "\n; ---- zone {} ----\n{}", zone.name, zone.text);
     }
     out
@@ -151,11 +210,12 @@ struct Own {
 }
 
 impl Own {
-    fn of(policy: &Policy, host: Option<&HostName>) -> Self {
+    fn of(policy: &Policy, host: Option<&HostName>, timed: bool) -> Self {
         let Some(host) = host.and_then(|name| policy.hosts.get(name)) else {
             return Self { allow: true, denied: true };
         };
-        let allow = host.allow.domains.is_some() || host.allow.domain_lists.is_some();
+        let windows = timed && (host.time_window.is_some() || !host.domain_time_windows.is_empty());
+        let allow = host.allow.domains.is_some() || host.allow.domain_lists.is_some() || windows;
         let deny = has_entries(host.deny.domains.as_ref()) || has_entries(host.deny.domain_lists.as_ref());
         // What a denylist makes an exception of passes only where the allowlist has it, so the zone is the view's own.
         let excepted = allow && lists_of(policy).any(has_exceptions);
@@ -176,16 +236,16 @@ fn has_entries<T>(list: Option<&List<T>>) -> bool {
     list.is_some_and(|list| !list.entries.is_empty())
 }
 
-fn allow_zone(policy: &Policy, host: Option<&HostName>) -> String {
-    let owner = host.filter(|_| Own::of(policy, host).allow);
+fn allow_zone(policy: &Policy, host: Option<&HostName>, timed: bool) -> String {
+    let owner = host.filter(|_| Own::of(policy, host, timed).allow);
     format!("{}.allow.{SUFFIX}", label(owner))
 }
 
 /// `None`: nothing is denied by name.
-fn denied_zone(policy: &Policy, host: Option<&HostName>) -> Option<String> {
+fn denied_zone(policy: &Policy, host: Option<&HostName>, timed: bool) -> Option<String> {
     let rules = policy.effective(host);
     let any = rules.deny_domains.into_iter().any(has_entries) || rules.deny_lists.into_iter().any(has_entries);
-    let owner = host.filter(|_| Own::of(policy, host).denied);
+    let owner = host.filter(|_| Own::of(policy, host, timed).denied);
     any.then(|| format!("{}.denied.{SUFFIX}", label(owner)))
 }
 
@@ -216,126 +276,13 @@ fn head(name: &str, what: &str, revision: u64) -> String {
 }
 
 /// A zone of these rules; of equal owners the first one speaks.
-fn zone(name: &str, action: Action, rules: Vec<Rule>, revision: u64) -> String {
-    let what = match action {
-        Action::Passthru => "names that may be asked for",
-        Action::Nxdomain => "names that may never be asked for",
-    };
+fn zone(name: &str, what: &str, rules: impl Iterator<Item = Rule>, revision: u64) -> String {
     let mut text = head(name, what, revision);
-    owners::write(&mut text, rules, MAX_NAME.saturating_sub(name.len()));
+    owners::write(&mut text, rules, room(name));
     text
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::parse;
-
-    fn policy(text: &str) -> Policy {
-        parse(text).unwrap()
-    }
-
-    /// The records of a zone, without its head.
-    fn records(zones: &[Zone], name: &str) -> Vec<String> {
-        let zone = zones.iter().find(|zone| zone.name == name).unwrap_or_else(|| panic!("no zone {name}"));
-        zone.text.lines().skip(4).map(str::to_owned).collect()
-    }
-
-    #[test]
-    fn an_allowlist_and_the_zone_that_denies_the_rest() {
-        let policy = policy(r#"{"version": 1, "allow": {"domains": ["b.example.com", "*.A.example.com"]}}"#);
-        let zones = zones(&policy, 7);
-        assert_eq!(
-            zones[0].text,
-            "; global.allow.rpz.clawgress. revision 7: names that may be asked for\n$TTL 10\n\
-             @ SOA localhost. nobody.invalid. 7 60 60 86400 10\n@ NS localhost.\n\
-             *.a.example.com CNAME rpz-passthru. ; /allow/domains/1\n\
-             b.example.com CNAME rpz-passthru. ; /allow/domains/0\n"
-        );
-        assert_eq!(records(&zones, "deny.rpz.clawgress."), ["* CNAME ."]);
-        assert_eq!(order(&policy, None), ["global.allow.rpz.clawgress.", "deny.rpz.clawgress."]);
-    }
-
-    #[test]
-    fn wildcards_are_closed_over_what_exists_below_them() {
-        let policy = policy(r#"{"version": 1, "allow": {"domains": ["*.clo.test", "m.clo.test", "u.v.clo.test"]}}"#);
-        assert_eq!(
-            records(&zones(&policy, 1), "global.allow.rpz.clawgress."),
-            [
-                "*.clo.test CNAME rpz-passthru. ; /allow/domains/0",
-                "*.m.clo.test CNAME rpz-passthru. ; /allow/domains/0 (*.clo.test)",
-                "*.u.v.clo.test CNAME rpz-passthru. ; /allow/domains/0 (*.clo.test)",
-                "*.v.clo.test CNAME rpz-passthru. ; /allow/domains/0 (*.clo.test)",
-                "m.clo.test CNAME rpz-passthru. ; /allow/domains/1",
-                "u.v.clo.test CNAME rpz-passthru. ; /allow/domains/2",
-                "v.clo.test CNAME rpz-passthru. ; /allow/domains/0 (*.clo.test)",
-            ]
-        );
-    }
-
-    #[test]
-    fn hosts_share_what_they_inherit() {
-        let policy = policy(
-            r#"{"version": 1, "allow": {"domains": ["a.test"]}, "deny": {"domains": ["d.test"]}, "hosts": {
-                "same": {"sources": ["192.0.2.1"]},
-                "list": {"sources": ["192.0.2.2"], "allow": {"domains": []}},
-                "deny": {"sources": ["192.0.2.3"], "deny": {"domains": ["e.test"]}}}}"#,
-        );
-        let host = |name: &str| policy.hosts.keys().find(|host| host.as_str() == name);
-        let last = "deny.rpz.clawgress.";
-        let (global, denied) = ("global.allow.rpz.clawgress.", "global.denied.rpz.clawgress.");
-        assert_eq!(order(&policy, host("same")), [denied, global, last]);
-        assert_eq!(order(&policy, host("list")), [denied, "list.allow.rpz.clawgress.", last]);
-        assert_eq!(order(&policy, host("deny")), ["deny.denied.rpz.clawgress.", global, last]);
-        let zones = zones(&policy, 1);
-        assert_eq!(zones.iter().map(|zone| zone.view.as_str()).collect::<Vec<_>>(), ["*", "deny", "*", "list", "**"]);
-        assert_eq!(
-            records(&zones, "deny.denied.rpz.clawgress."),
-            ["d.test CNAME . ; /deny/domains/0", "e.test CNAME . ; /hosts/deny/deny/domains/0"]
-        );
-        assert!(records(&zones, "list.allow.rpz.clawgress.").is_empty());
-    }
-
-    #[test]
-    fn views_never_share_a_label() {
-        let names = ["a.b", "a-b", "A-b", "a-B", "global", "_", "-", ".", "a_b", &"x".repeat(63)];
-        let labels: std::collections::BTreeSet<String> =
-            names.iter().map(|name| label(Some(&HostName((*name).into())))).chain([label(None)]).collect();
-        assert_eq!(labels.len(), names.len() + 1, "{labels:?}");
-        assert!(labels.iter().all(|label| label.len() <= MAX_LABEL && !label.contains('.')), "{labels:?}");
-    }
-
-    #[test]
-    fn what_does_not_fit_is_not_allowed_and_is_denied_more_widely() {
-        let long = format!("{0}.{0}.{0}.{1}.test", "l".repeat(60), "k".repeat(60));
-        let text = format!(
-            r#"{{"version": 1, "allow": {{"domains": ["{long}", "8.8.8.8.rpz-ip"]}}, "deny": {{"domains": ["{long}"]}}}}"#
-        );
-        let zones = zones(&policy(&text), 1);
-        let allow = records(&zones, "global.allow.rpz.clawgress.");
-        assert!(allow.len() == 2 && allow.iter().all(|line| line.starts_with("; left out")), "{allow:?}");
-        let denied = records(&zones, "global.denied.rpz.clawgress.");
-        assert!(denied.len() == 1 && denied[0].starts_with("*.l") && denied[0].contains(" CNAME . ;"), "{denied:?}");
-    }
-
-    #[test]
-    fn the_serial_is_the_revision_and_wraps() {
-        let policy = policy(r#"{"version": 1}"#);
-        assert!(zones(&policy, u64::from(u32::MAX) + 3)[0].text.contains(" nobody.invalid. 2 60 "));
-    }
-
-    #[test]
-    fn the_rendering_says_who_uses_what() {
-        let policy = policy(
-            r#"{"version": 1, "hosts": {"a.b": {"sources": ["192.0.2.1", "192.0.2.8/29"]},
-            "own": {"sources": ["192.0.2.2"], "allow": {"domains": []}}}}"#,
-        );
-        let text = render(&policy, 3, None);
-        assert!(text.contains(";   a.b (192.0.2.1/32, 192.0.2.8/29): global.allow.rpz.clawgress. deny."), "{text}");
-        assert!(text.contains("\n; ---- zone deny.rpz.clawgress. ----\n"), "{text}");
-        assert!(text.contains("; ---- zone own.allow.rpz.clawgress. ----\n"), "{text}");
-        let own = policy.hosts.keys().find(|host| host.as_str() == "own");
-        let text = render(&policy, 3, own);
-        assert!(!text.contains("a.b") && !text.contains("global") && text.contains("zone own.allow."), "{text}");
-    }
+/// Octets of an owner as text in the zone of this name.
+fn room(zone: &str) -> usize {
+    MAX_NAME.saturating_sub(zone.len())
 }

@@ -33,6 +33,12 @@ impl Windows {
         self.all.is_none() && self.exact.is_empty() && self.below.is_empty()
     }
 
+    /// Every pattern that has a window.
+    pub fn patterns(&self) -> impl Iterator<Item = Pattern> {
+        let exact = self.exact.keys().cloned().map(Pattern::Exact);
+        exact.chain(self.below.keys().cloned().map(Pattern::Below))
+    }
+
     pub fn of(&self, name: &Name) -> Option<&Located<Window>> {
         self.exact.get(name).or_else(|| name.parents().find_map(|apex| self.below.get(apex)))
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use toml::de::DeTable;
 
 use super::reader::{Entry, Notes, SECTIONS, Section};
+use super::rpz::rpz;
 use super::{
     Api, ApiKey, DAY, Decisions, Dns, MAX_SOCKET_PATH, MEGABYTE, Mistake, OutOfScope, Role, Secret, Settings, Tls,
     socket_in,
@@ -41,6 +42,12 @@ pub fn parse(text: &str) -> Result<Settings, Vec<Mistake>> {
     }
     if let Some(section) = top.get("dns").and_then(|entry| entry.section(known("dns"), &mut notes)) {
         dns(&section, &mut settings.dns, &mut notes);
+    }
+    if let Some(section) = top.get("rpz").and_then(|entry| entry.section(known("rpz"), &mut notes)) {
+        settings.rpz = rpz(&section, &settings.dns.listen, &mut notes);
+        if settings.rpz.secondaries.is_empty() && !settings.rpz.listen.is_empty() {
+            settings.not_yet.push("[rpz]: there is no secondary, so nothing listens".to_owned());
+        }
     }
     if let Some(section) = top.get("api").and_then(|entry| entry.section(known("api"), &mut notes)) {
         settings.api = api(&section, &mut notes);

@@ -6,6 +6,7 @@
 
 mod keys;
 mod reader;
+mod rpz;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use keys::parse;
+pub use rpz::{Hash, Rpz, Secondary, TransferKey};
 
 /// Where the settings are looked for when nobody names a file, first come first served: the one that a router's
 /// configuration renders, then the one that people edit.
@@ -49,6 +51,8 @@ pub struct Settings {
     pub runtime_dir: PathBuf,
     /// The gateway's DNS.
     pub dns: Dns,
+    /// The zones for other name servers.
+    pub rpz: Rpz,
     /// The REST API.
     pub api: Api,
     /// The decision log.
@@ -184,6 +188,7 @@ impl Default for Settings {
             state_dir: "/var/lib/clawgress".into(),
             runtime_dir: "/run/clawgress".into(),
             dns: Dns::default(),
+            rpz: Rpz::default(),
             api: Api::default(),
             log: Log {
                 decisions: Decisions::Block,

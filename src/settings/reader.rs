@@ -210,9 +210,10 @@ pub(super) struct Section<'v> {
 }
 
 /// Every section and its keys; to tell where a key belongs that stands in the wrong one.
-pub(super) const SECTIONS: [(&str, &[&str]); 5] = [
-    ("", &["policy", "state_dir", "runtime_dir", "dns", "api", "log", "kernel"]),
+pub(super) const SECTIONS: [(&str, &[&str]); 6] = [
+    ("", &["policy", "state_dir", "runtime_dir", "dns", "rpz", "api", "log", "kernel"]),
     ("dns", &["listen", "upstreams", "redirect", "out_of_scope", "queries_per_second", "receivers"]),
+    ("rpz", &["listen", "secondary"]),
     ("api", &["listen", "tls", "keys", "metrics"]),
     ("log", &["decisions", "keep_megabytes", "keep_days"]),
     ("kernel", &["lock_table"]),

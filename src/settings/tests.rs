@@ -27,7 +27,7 @@ fn the_shipped_file_shows_the_defaults() {
             key.unwrap_or(line)
         })
         .collect();
-    assert_eq!(shown, 17, "the file shows every section and key of this version");
+    assert_eq!(shown, 18, "the file shows every section and key of this version");
     assert_eq!(parse(&bare.join("\n")), Ok(Settings::default()));
 }
 
@@ -134,6 +134,60 @@ fn values_that_cannot_work_are_refused() {
     assert!(mistakes("[dns]\nlisten = []")[0].starts_with("line 2: dns.listen: is empty"));
     assert!(mistakes("[dns]\nlisten = [\"[::]:53\", \"[::]:53\"]")[0].contains("is there already"));
     assert!(mistakes("dns = 1")[0].contains("write [dns] on a line of its own"));
+}
+
+#[test]
+fn followers_of_the_zones_are_read() {
+    let settings = parse(
+        "[rpz]\nlisten = [\"192.0.2.1:5300\", \"[2001:db8::1]:5300\"]\n\
+         [[rpz.secondary]]\naddress = \"192.0.2.53\"\nkey = \"k\"\nalgorithm = \"hmac-sha512\"\nsecret_file = \"/k\"\n\
+         [[rpz.secondary]]\naddress = \"[2001:db8::2]:5353\"\nunsigned = true\nhosts = [\"a\", \"*\"]\n",
+    )
+    .unwrap();
+    let rpz = &settings.rpz;
+    assert_eq!(rpz.listen.len(), 2);
+    let key = TransferKey { name: "k".into(), algorithm: Hash::Sha512, secret_file: "/k".into() };
+    let first = Secondary { address: "192.0.2.53:53".parse().unwrap(), key: Some(key), hosts: None };
+    let hosts = Some(vec!["a".to_owned(), "*".to_owned()]);
+    let second = Secondary { address: "[2001:db8::2]:5353".parse().unwrap(), key: None, hosts };
+    assert_eq!(rpz.secondaries, [first, second]);
+    let told = parse("[rpz]\nlisten = [\"192.0.2.1:5300\"]").unwrap().not_yet;
+    assert_eq!(told, ["[rpz]: there is no secondary, so nothing listens"]);
+}
+
+#[test]
+fn followers_that_cannot_work_are_refused() {
+    let own = "[rpz]\nlisten = [\"192.0.2.1:5300\"]\n[[rpz.secondary]]\n";
+    let one = |text: &str| mistakes(&format!("{own}{text}")).join("\n");
+    for (text, part) in [
+        ("address = \"192.0.2.5\"", "line 3: rpz.secondary[0]: key is missing; write key"),
+        ("address = \"192.0.2.5\"\nkey = \"k\"", "secret_file is missing"),
+        ("address = \"192.0.2.5\"\nkey = \"k\"\nunsigned = true", "line 5: rpz.secondary[0].key: unsigned = true says"),
+        ("unsigned = true", "address is missing"),
+        ("address = \"ns.example\"\nunsigned = true", "\"ns.example\" is no address; write an IP address"),
+        ("address = \"0.0.0.0\"\nunsigned = true", "no address of one server"),
+        ("address = \"2001:db8::1\"\nunsigned = true", "rpz.listen has no IPv6 address"),
+        ("address = \"192.0.2.5\"\nunsigned = true\nhosts = []", "it would follow nothing"),
+        (
+            "address = \"192.0.2.5\"\nkey = \"k\"\nsecret_file = \"/k\"\nalgorithm = \"hmac-md5\"",
+            "\"hmac-md5\" is not known",
+        ),
+        (
+            "address = \"192.0.2.5\"\nunsigned = true\n[[rpz.secondary]]\naddress = \"192.0.2.5:9\"\nunsigned = true",
+            "is there already",
+        ),
+    ] {
+        let told = one(text);
+        assert!(told.contains(part), "{text}\n{told}");
+    }
+    let many: String =
+        (1..=17).map(|n| format!("[[rpz.secondary]]\naddress = \"192.0.2.{n}\"\nunsigned = true\n")).collect();
+    assert!(mistakes(&format!("[rpz]\nlisten = [\"192.0.2.1:5300\"]\n{many}"))[0].contains("16 are the most"));
+    let listen =
+        |text: &str| mistakes(&format!("[dns]\nlisten = [\"0.0.0.0:53\"]\n[rpz]\nlisten = [{text}]")).join("\n");
+    assert!(listen("\"0.0.0.0:5300\"").contains("is every address; name each address"));
+    assert!(listen("\"192.0.2.1:53\"").contains("in dns.listen already"));
+    assert!(listen("\"192.0.2.1:5300\", \"192.0.2.1:5300\"").contains("is there already"));
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! state_dir/telemetry/…             what was counted in the last day
 //! state_dir/lists/SHA256            copies of the lists in files that these revisions have
 //! state_dir/unconfirmed.json        while a revision waits for its confirmation: until when, and what it goes back to
+//! state_dir/serials.json            the serials of the zones that other name servers follow
 //! state_dir/interfaces.json         behind which interfaces policed sources live, for the next boot
 //! ```
 //!
@@ -30,6 +31,7 @@ pub mod ledger;
 mod lists;
 mod look;
 mod revision;
+mod serials;
 mod settings;
 pub mod telemetry;
 mod unconfirmed;
@@ -48,6 +50,7 @@ pub use lists::{KeptList, ListError, MAX_COPIES, MAX_LISTS, Stamp, each_list, re
 pub use look::{Look, Remains};
 pub(crate) use revision::seconds;
 pub use revision::{Origin, Revision, RevisionMeta};
+pub use serials::{Serials, ToldZone, forget_serials, read_serials, write_serials};
 pub use settings::{LoadError, load_settings, salvage_settings};
 pub use unconfirmed::{Unconfirmed, Wait};
 

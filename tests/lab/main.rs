@@ -77,3 +77,4 @@ mod vyos;
 mod watchdog;
 mod window;
 mod world_smoke;
+mod zones;

@@ -315,7 +315,11 @@ def test_settings_say_what_the_configuration_says(tmp_path):
             "dns disable-redirect", "api listen-address ::1", "api port 8443", "api tls certificate web",
             "api tls ca-certificate middle", "api keys id automation key s3cret#x", "api keys id automation role write",
             "api keys id reader key other", "api metrics", "log decisions all", "log keep-days 7",
-            "disable-table-lock",
+            "disable-table-lock", "rpz listen-address 192.168.10.1", "rpz secondary one address 192.0.2.53",
+            "rpz secondary one key transfer", "rpz secondary one algorithm hmac-sha512",
+            "rpz secondary one secret-file /config/transfer.key", "rpz secondary one host agent-1",
+            "rpz secondary one host *", "rpz secondary two address 192.0.2.54", "rpz secondary two port 5353",
+            "rpz secondary two unsigned",
         )),
         f"{pki} certificate {'A' * 100}", f"{pki} private key {'B' * 100}", f"set pki ca middle certificate {'C' * 10}",
     ]  # fmt: skip
@@ -344,6 +348,19 @@ def test_settings_say_what_the_configuration_says(tmp_path):
             "out_of_scope": "forward",
             "queries_per_second": 500,
             "receivers": 4,
+        },
+        "rpz": {
+            "listen": ["192.168.10.1:5300"],
+            "secondary": [
+                {
+                    "address": "192.0.2.53:53",
+                    "key": "transfer",
+                    "algorithm": "hmac-sha512",
+                    "secret_file": "/config/transfer.key",
+                    "hosts": ["agent-1", "*"],
+                },
+                {"address": "192.0.2.54:5353", "unsigned": True},
+            ],
         },
         "api": {
             "listen": "[::1]:8443",

@@ -73,6 +73,41 @@ pub struct Status {
     /// The rate limits.
     #[serde(default)]
     pub limits: Limits,
+    /// The name servers that follow the zones.
+    #[serde(default)]
+    pub secondaries: Vec<Follower>,
+}
+
+/// A name server that follows the zones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Follower {
+    /// Its address, with the port at which it is told of changes.
+    pub address: String,
+    /// Whether it must sign.
+    pub signed: bool,
+    /// Whether it has what is served, or had no time yet to fetch it.
+    pub ok: bool,
+    /// The zones that it may have.
+    pub zones: Vec<FollowedZone>,
+    /// What went wrong last; `null`: nothing since the start.
+    pub last_error: Option<String>,
+    /// When, RFC 3339.
+    #[serde(with = "maybe_seconds")]
+    #[schemars(with = "Option<DateTime<Utc>>")]
+    pub last_error_at: Option<DateTime<Utc>>,
+}
+
+/// A zone of such a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FollowedZone {
+    /// Its name, with the trailing dot.
+    pub zone: String,
+    /// The serial that is served.
+    pub serial: u32,
+    /// The serial of the last NOTIFY that the server answered; `null`: of none since the start.
+    pub notified: Option<u32>,
+    /// The serial that it took, or said that it has; `null`: not known since the start.
+    pub confirmed: Option<u32>,
 }
 
 /// The rate limits of the policy in force, kilobits (1000 bits) per second.

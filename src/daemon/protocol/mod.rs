@@ -25,7 +25,8 @@ use crate::policy::schedule::Moment;
 
 pub use self::telemetry::{Telemetry, ViewWord};
 pub use data::{
-    Applied, Check, Confirmed, Health, History, Limits, Logged, RolledBack, StateWord, Status, Stored, Text, TornDown,
+    Applied, Check, Confirmed, FollowedZone, Follower, Health, History, Limits, Logged, RolledBack, StateWord, Status,
+    Stored, Text, TornDown,
 };
 
 /// The longest line either side reads, bytes. As much as the longest policy; a line that has no end is cut here.
@@ -350,12 +351,13 @@ mod tests {
             checks: vec![Check { name: "kernel".into(), ok: true, message: "the table is in place".into() }],
             caps: Vec::new(),
             limits: Limits::default(),
+            secondaries: Vec::new(),
         };
         let value = serde_json::to_value(&status).unwrap();
         let expected = serde_json::json!({ "state": "enforcing", "revision": 7, "sha256": "ab", "origin": "import",
             "applied_at": "2027-01-15T08:00:00Z", "hosts": 1, "domains": 2, "drift": false,
             "checks": [{ "name": "kernel", "ok": true, "message": "the table is in place" }],
-            "caps": [], "limits": { "egress_kbps": null, "hosts": {} } });
+            "caps": [], "limits": { "egress_kbps": null, "hosts": {} }, "secondaries": [] });
         assert_eq!(value, expected);
     }
 }

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use super::Action;
 use crate::plan::listed::{NameIndex, Names};
+use crate::plan::windows::Windows;
 use crate::policy::model::Effective;
 use crate::policy::name::{Name, Pattern};
+use crate::policy::schedule::Moment;
 
 /// Last labels that mean something else than a name in a response-policy zone.
 const TRIGGERS: [&str; 5] = ["rpz-ip", "rpz-client-ip", "rpz-nsip", "rpz-nsdname", "rpz-passthru"];
@@ -25,50 +27,68 @@ pub(super) struct Rule {
 pub(super) struct Lists {
     allow: Vec<Names>,
     deny: Vec<Names>,
+    /// The windows and the instant at which they are asked; `None`: as if all were open.
+    windows: Option<(Windows, Moment)>,
 }
 
 impl Lists {
-    pub fn of(rules: &Effective<'_>) -> Self {
+    pub fn of(rules: &Effective<'_>, moment: Option<&Moment>) -> Self {
         let written = |list| Names::Written(Arc::new(NameIndex::new(list)));
         let deny = rules.deny_domains.into_iter().zip(rules.deny_lists);
         Self {
             allow: rules.domains.map(written).into_iter().chain(Names::in_files(rules.domain_lists)).collect(),
             deny: deny.flat_map(|(own, files)| own.map(written).into_iter().chain(Names::in_files(files))).collect(),
+            windows: moment.map(|moment| (Windows::new(rules), *moment)),
         }
     }
 
-    /// What the allowlists name. Exceptions are refused here, where the zone behind this one refuses anyway.
-    pub fn allowed(&self) -> Vec<Rule> {
-        patterns(&self.allow).map(|(pattern, line)| Rule { action: self.passes(&pattern), pattern, line }).collect()
+    /// What the allowlists name, and what has a window of its own below that. Exceptions are refused here, where the
+    /// zone behind this one refuses anyway; so is what is closed now.
+    pub fn allowed(&self) -> Box<dyn Iterator<Item = Rule> + '_> {
+        if self.all_closed() {
+            return Box::new(std::iter::empty());
+        }
+        let all = patterns(&self.allow).chain(self.windowed());
+        Box::new(all.map(|(pattern, line)| Rule { action: self.passes(&pattern), pattern, line }))
     }
 
     /// What the denylists name. A zone cannot say "see the next one": where a denylist makes an exception, this zone says
     /// what the allowlists say.
-    pub fn denied(&self) -> Vec<Rule> {
-        let mut rules: Vec<Rule> = patterns(&self.deny)
-            .map(|(pattern, line)| {
-                let action = if self.is_denied(&pattern) { Action::Nxdomain } else { self.passes(&pattern) };
-                Rule { pattern, action, line }
-            })
-            .collect();
-        if self.deny.iter().any(Names::has_exceptions) {
-            let allowed = patterns(&self.allow).filter(|(pattern, _)| {
-                let name = within(pattern);
-                self.deny.iter().any(|names| names.mentions(&name)) && !self.is_denied(pattern)
-            });
-            let allowed: Vec<_> = allowed.collect();
-            rules.extend(allowed.into_iter().map(|(pattern, line)| Rule {
-                action: self.passes(&pattern),
-                pattern,
-                line,
-            }));
+    pub fn denied(&self) -> Box<dyn Iterator<Item = Rule> + '_> {
+        let rules = patterns(&self.deny).map(|(pattern, line)| {
+            let action = if self.is_denied(&pattern) { Action::Nxdomain } else { self.passes(&pattern) };
+            Rule { pattern, action, line }
+        });
+        if !self.deny.iter().any(Names::has_exceptions) {
+            return Box::new(rules);
         }
-        rules
+        let allowed = patterns(&self.allow).chain(self.windowed()).filter(|(pattern, _)| {
+            let name = within(pattern);
+            self.deny.iter().any(|names| names.mentions(&name)) && !self.is_denied(pattern)
+        });
+        let allowed = allowed.map(|(pattern, line)| Rule { action: self.passes(&pattern), pattern, line });
+        Box::new(rules.chain(allowed))
+    }
+
+    /// Patterns with windows inside what is allowed: they may be closed where what is around them is open.
+    fn windowed(&self) -> impl Iterator<Item = (Pattern, String)> {
+        let patterns = self.windows.iter().flat_map(|(windows, _)| windows.patterns());
+        let inside = patterns.filter(|pattern| {
+            let name = within(pattern);
+            self.allow.iter().any(|names| names.allows(&name).is_some())
+        });
+        inside.map(|pattern| (pattern, "domain_time_windows".to_owned()))
+    }
+
+    fn all_closed(&self) -> bool {
+        self.windows.as_ref().is_some_and(|(windows, moment)| !moment.opens(windows.all.as_ref()))
     }
 
     fn passes(&self, pattern: &Pattern) -> Action {
         let name = within(pattern);
-        if self.allow.iter().any(|names| names.allows(&name).is_some()) { Action::Passthru } else { Action::Nxdomain }
+        let closed = |(windows, moment): &(Windows, Moment)| windows.closed(&name, moment).is_some();
+        let allowed = self.allow.iter().any(|names| names.allows(&name).is_some());
+        if allowed && !self.windows.as_ref().is_some_and(closed) { Action::Passthru } else { Action::Nxdomain }
     }
 
     fn is_denied(&self, pattern: &Pattern) -> bool {
@@ -85,31 +105,60 @@ fn within(pattern: &Pattern) -> Name {
     }
 }
 
-/// Every pattern of some lists once, with its first line.
+/// Every pattern of some lists with its line; what stands in several comes several times.
 fn patterns(lists: &[Names]) -> impl Iterator<Item = (Pattern, String)> {
-    let mut seen = HashSet::new();
-    lists.iter().flat_map(Names::patterns).filter(move |(pattern, _)| seen.insert(pattern.clone()))
+    lists.iter().flat_map(Names::patterns)
+}
+
+/// What becomes of a rule in a zone into whose names so many octets fit.
+pub(super) enum Placed {
+    /// This owner, and a remark on the line of the policy.
+    Owner(String, Option<String>),
+    /// It cannot be said, for this reason.
+    LeftOut(&'static str),
+}
+
+impl Rule {
+    /// Where it stands.
+    pub fn place(&self, room: usize) -> Placed {
+        let (Pattern::Exact(apex) | Pattern::Below(apex)) = &self.pattern;
+        let apex = apex.as_str();
+        if TRIGGERS.contains(&apex.rsplit('.').next().unwrap_or_default()) {
+            return Placed::LeftOut("it means something else in such a zone");
+        }
+        let owner = self.pattern.to_string();
+        if owner.len() <= room {
+            Placed::Owner(owner, None)
+        } else if self.action == Action::Nxdomain {
+            // Too much is denied rather than too little.
+            Placed::Owner(shorter(apex, room), Some(format!("(for {}, too long for a zone)", self.pattern)))
+        } else {
+            Placed::LeftOut("too long for a zone")
+        }
+    }
+
+    pub fn action(&self) -> Action {
+        self.action
+    }
 }
 
 /// Writes the records of a zone into whose names so many octets fit.
-pub(super) fn write(text: &mut String, rules: Vec<Rule>, room: usize) {
+pub(super) fn write<'r>(text: &mut String, rules: impl Iterator<Item = Rule> + 'r, room: usize) {
     let mut written: BTreeMap<String, (Action, String)> = BTreeMap::new();
-    for Rule { pattern, action, line } in rules {
-        let (Pattern::Exact(apex) | Pattern::Below(apex)) = &pattern;
-        let apex = apex.as_str();
-        if TRIGGERS.contains(&apex.rsplit('.').next().unwrap_or_default()) {
-            let _ = writeln!(text, "; left out, it means something else in such a zone: {pattern} {line}");
-            continue;
-        }
-        let owner = pattern.to_string();
-        if owner.len() <= room {
-            written.entry(owner).or_insert((action, line));
-        } else if action == Action::Nxdomain {
-            // Too much is denied rather than too little.
-            let note = format!("{line} (for {pattern}, too long for a zone)");
-            written.entry(shorter(apex, room)).or_insert((action, note));
-        } else {
-            let _ = writeln!(text, "; left out, too long for a zone: {pattern} {line}");
+    let mut seen = HashSet::new();
+    for rule in rules.filter(|rule| seen.insert(rule.pattern.clone())) {
+        let placed = rule.place(room);
+        let Rule { pattern, action, line } = rule;
+        match placed {
+            Placed::LeftOut(why) => {
+                let _ = writeln!(text, "; left out, {why}: {pattern} {line}");
+            }
+            Placed::Owner(owner, None) => {
+                written.entry(owner).or_insert((action, line));
+            }
+            Placed::Owner(owner, Some(remark)) => {
+                written.entry(owner).or_insert((action, format!("{line} {remark}")));
+            }
         }
     }
     for (owner, (action, line)) in close(written, room) {
