@@ -48,7 +48,7 @@
 //!
 //! [`core`]: classes, the numbers that live flows carry ([`core::classes`]); leases; the three transitions of the state:
 //! a revision, a lease, a repair. [`core::caps`] counts and grants what exfil caps allow, `core::metering` says which
-//! flows are charged. [`core::explain`] answers "why?". A plan is made of [`core::compare`] (what
+//! flows are charged, [`core::recharge`] which open ones come to be. [`core::explain`] answers "why?". A plan is made of [`core::compare`] (what
 //! differs between two policies), [`core::forecast`] (what a revision does to live flows) and [`core::replay`] (what was
 //! decided, decided again).
 //!
