@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use clawgress::core::classes::Classes;
+use clawgress::core::classes::{Classes, MAX_CLASSES_PER_HOST};
 use clawgress::core::forecast::Live;
 use clawgress::core::lease::LeaseRequest;
 use clawgress::core::recharge::Recharged;
@@ -92,9 +92,9 @@ fn open_flows_follow_when_their_address_comes_to_be_charged() {
     lease(&mut state, a, "capped.example.com", HERE, 1);
     let mut kernel = state.expected(1);
     let flows = [flow(plain, "45.60.1.1"), flow(plain, HERE), flow(7, HERE)];
-    let Recharged { leased, moves, failed } = state.recharge(&flows, 1);
+    let Recharged { leased, moves, anew } = state.recharge(&flows, 1);
     apply(&mut kernel, &leased.ops).expect("a legal transaction");
-    assert_eq!((kernel == state.expected(1), failed), (true, 0));
+    assert_eq!((kernel == state.expected(1), anew), (true, 0));
     let [(1, class)] = moves[..] else { panic!("one flow is moved: {moves:?}") };
     assert!(way_of(&state, class, 1).contains("meter_"));
     assert!(state.recharge(&[flow(class, HERE)], 1).moves.is_empty(), "it is charged now");
@@ -131,4 +131,22 @@ fn an_address_is_charged_when_the_lease_of_the_capped_name_has_ended() {
     assert!(!is_charged(&mut state, a, "plain.example.com", "93.184.216.99", 10 * MINUTE), "another address");
     assert!(is_charged(&mut state, a, "other.example.com", "93.184.216.34", DAY), "nearly a day later");
     assert!(!is_charged(&mut state, a, "third.example.com", "93.184.216.34", DAY + 2 * MINUTE), "a day later");
+}
+
+/// What an agent does to its classes keeps none of its flows out of a cap.
+#[test]
+fn flows_of_a_host_without_room_for_classes_are_judged_anew() {
+    let (mut state, a) = enforced();
+    lease(&mut state, a, "plain.example.com", HERE, 1);
+    let plain = class_of(&state, a, HERE, 1);
+    for nth in state.counts(1).0..MAX_CLASSES_PER_HOST - 1 {
+        // As a group, and not more addresses than a host may have.
+        let address = std::net::Ipv4Addr::from(0x5db8_0000 + u32::try_from(nth % 4000).expect("small")).to_string();
+        lease(&mut state, a, &format!("n{nth}.example.com"), &address, 1);
+    }
+    lease(&mut state, a, "capped.example.com", HERE, 1);
+    let Recharged { leased, moves, anew } = state.recharge(&[flow(plain, HERE), flow(plain, HERE)], 1);
+    assert_eq!((leased.ops.len(), anew), (0, 2));
+    let [(0, first), (1, second)] = moves[..] else { panic!("both are moved: {moves:?}") };
+    assert!(first == second && !state.is_open(first), "a number without a door");
 }

@@ -76,6 +76,8 @@ impl Class {
 pub struct Classes {
     by_id: BTreeMap<u32, Class>,
     by_kind: HashMap<Kind, u32>,
+    /// Of those that are judged at each packet, one of each kind.
+    judged: HashMap<Kind, u32>,
     per_host: HashMap<HostId, usize>,
     next: u32,
     next_search: u64,
@@ -87,6 +89,7 @@ impl Classes {
         Self {
             by_id: BTreeMap::new(),
             by_kind: HashMap::new(),
+            judged: HashMap::new(),
             per_host: HashMap::new(),
             next: first.max(CLASS_BASE),
             next_search: 0,
@@ -141,9 +144,8 @@ impl Classes {
 
     /// A class like `class` that leases do not get: one whose flows are judged at each packet, or a new one.
     pub fn beside(&mut self, class: Class) -> Option<(u32, bool)> {
-        let like = |(_, other): &(u32, &Class)| other.recheck == class.recheck && other.kind() == class.kind();
-        if let Some((id, _)) = self.iter().find(like) {
-            return Some((id, false));
+        if let Some(id) = self.judged.get(&class.kind()).filter(|_| class.recheck) {
+            return Some((*id, false));
         }
         let id = self.fresh()?;
         let (kind, leased) = (class.kind(), self.by_kind.get(&class.kind()).copied());
@@ -177,6 +179,9 @@ impl Classes {
     /// Adds a class under its number.
     pub fn insert(&mut self, id: u32, class: Class) {
         self.by_kind.insert(class.kind(), id);
+        if class.recheck {
+            self.judged.insert(class.kind(), id);
+        }
         *self.per_host.entry(class.host).or_default() += 1;
         if let Some(old) = self.by_id.insert(id, class) {
             self.uncount(old.host);
@@ -214,6 +219,7 @@ impl Classes {
     pub fn set_recheck(&mut self, id: u32) {
         if let Some(class) = self.by_id.get_mut(&id) {
             class.recheck = true;
+            self.judged.insert(class.kind(), id);
         }
     }
 
@@ -222,8 +228,10 @@ impl Classes {
         if let Some(class) = self.by_id.remove(&id) {
             self.uncount(class.host);
             let kind = class.kind();
-            if self.by_kind.get(&kind) == Some(&id) {
-                self.by_kind.remove(&kind);
+            for kinds in [&mut self.by_kind, &mut self.judged] {
+                if kinds.get(&kind) == Some(&id) {
+                    kinds.remove(&kind);
+                }
             }
         }
     }

@@ -16,8 +16,9 @@ pub struct Recharged {
     pub leased: Leased,
     /// Flows by their place among those asked about, each with its new class.
     pub moves: Vec<(usize, u32)>,
-    /// Flows for which there is no room for another class.
-    pub failed: usize,
+    /// Flows for which there is no room for another class: they get a number without a door, so their next packet is
+    /// judged like the first of a new flow.
+    pub anew: usize,
 }
 
 impl State {
@@ -27,6 +28,7 @@ impl State {
         let (now, mut out, mut opened) = (now.into(), Recharged::default(), Doors::new());
         let nets: HashMap<u32, (HostId, Way)> = self.nets.iter().map(|(id, host, way)| (id, (host, way))).collect();
         let mut done = HashMap::new();
+        let mut none = None;
         for (index, flow) in flows.iter().enumerate() {
             let plain = || nets.get(&flow.class).map(|(host, way)| Class::new(*host, *way, [].into(), [].into()));
             let Some(class) = self.classes.get(flow.class).cloned().or_else(plain) else { continue };
@@ -47,10 +49,12 @@ impl State {
                     })
                 }
             };
-            match target {
-                Ok(target) => out.moves.push((index, target)),
-                Err(()) => out.failed += 1,
-            }
+            let target = target.ok().or_else(|| {
+                out.anew += 1;
+                none = none.or_else(|| self.classes.fresh());
+                none
+            });
+            out.moves.extend(target.map(|target| (index, target)));
         }
         let scribe = Scribe { classes: &self.classes, host: &|id| self.host_name(id), utc: now.utc };
         let (open, _) = doors::difference(&BTreeMap::new(), &opened, &scribe);

@@ -242,7 +242,12 @@ impl Gate {
             self.read_touched(policy);
             pending = self.state.enforce_prepared(policy, prepared, &self.world, revision, self.now());
         }
-        self.keep_records(&pending.records, || pending.cap_records()).map_err(Refused::plain)?;
+        if let Err(why) = self.keep_records(&pending.records, || pending.cap_records()) {
+            if !loaded.is_empty() {
+                self.take_back(&pending.delta);
+            }
+            return Err(Refused::plain(why));
+        }
         match self.switch(&pending.delta, &loaded) {
             Ok(()) => Ok(self.took(pending, policy, prepared)),
             Err(error) => self.refused(pending, error, policy, prepared),

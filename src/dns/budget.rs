@@ -72,7 +72,7 @@ impl Budget {
         }
         let place = match host {
             HostId(number) if host >= HostId::FIRST => usize::from(number),
-            _ => HOSTS + self.hasher.hash_one(source) as usize % SOURCES,
+            _ => HOSTS + self.hasher.hash_one(neighbour(source)) as usize % SOURCES,
         };
         let now = u64::try_from(now.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX);
         let latest = now.saturating_add(BURST_SECONDS * NANOS - self.price);
@@ -85,6 +85,14 @@ impl Budget {
             Err(_) if self.over.fetch_add(1, Ordering::Relaxed).is_multiple_of(REFUSED_SHARE) => Grant::Refuse,
             Err(_) => Grant::Drop,
         }
+    }
+}
+
+/// Who shares a budget: an IPv6 subnet is one neighbour, which has as many addresses as it likes.
+fn neighbour(source: IpAddr) -> IpAddr {
+    match source {
+        IpAddr::V4(_) => source,
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Transactions that are not leases, and what is tidied up between them.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use super::{GROUP, Gate};
 use crate::nft::KernelError;
@@ -21,7 +22,7 @@ impl Gate {
     /// `loaded`: sets that are there already.
     pub(in crate::daemon) fn prepare(&mut self, delta: &Delta, loaded: &BTreeSet<Ident>) -> Result<(), KernelError> {
         for (nth, piece) in delta.pieces(loaded).enumerate() {
-            self.piece(delta, nth, piece)?;
+            self.piece(delta, nth > 0 || !loaded.is_empty(), piece)?;
         }
         Ok(())
     }
@@ -31,8 +32,12 @@ impl Gate {
     pub(super) fn load(&mut self, delta: &Delta) -> Result<BTreeSet<Ident>, KernelError> {
         self.tidy();
         for (nth, piece) in delta.pieces(&BTreeSet::new()).enumerate() {
-            self.piece(delta, nth, piece)?;
-            loop {
+            let begin = Instant::now();
+            self.piece(delta, nth > 0, piece)?;
+            // Half of the time at most: leases that never end must not hold the change up.
+            let took = begin.elapsed();
+            let begin = Instant::now();
+            while begin.elapsed() < took {
                 let mut group = self.waiting.leases(GROUP);
                 if group.is_empty() {
                     break;
@@ -47,12 +52,12 @@ impl Gate {
         Ok(sets.collect())
     }
 
-    fn piece(&mut self, delta: &Delta, nth: usize, piece: Vec<(usize, Op)>) -> Result<(), KernelError> {
+    /// `begun`: sets and chains are there, which the first piece makes.
+    fn piece(&mut self, delta: &Delta, begun: bool, piece: Vec<(usize, Op)>) -> Result<(), KernelError> {
         let (places, ops): (Vec<usize>, Vec<Op>) = piece.into_iter().unzip();
         self.kernel.commit(&ops).map_err(|mut error| {
             error.op_index = error.op_index.and_then(|index| places.get(index).copied());
-            // All sets and chains are in the first piece.
-            if nth > 0 {
+            if begun {
                 self.take_back(delta);
             }
             error

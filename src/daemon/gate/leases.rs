@@ -40,6 +40,10 @@ impl Gate {
             return leased.results;
         };
         self.leases.close();
+        if leased.recharges {
+            // The state goes on knowing what the addresses are charged to.
+            self.recharge.notify_one();
+        }
         self.state.forget(leased);
         if requests.len() > 1 {
             // One that the kernel refuses must not take the others with it.

@@ -53,7 +53,9 @@ async fn look(gate: &Handle, due: &Notify) {
         };
         match gate.run(move |gate| gate.recharge(&flows)).await {
             Ok(Ok(0)) => tell(String::new()),
-            Ok(Ok(failed)) => tell(format!("{failed} open flows are charged to fewer caps than their addresses")),
+            Ok(Ok(anew)) => tell(format!(
+                "{anew} open flows to addresses of capped names are judged anew: their host has too many classes to charge them"
+            )),
             Ok(Err(error)) => {
                 tell(format!("open flows to addresses of capped names cannot be charged: {error}"));
                 tokio::time::sleep(AGAIN).await;
@@ -72,18 +74,18 @@ impl Gate {
     }
 
     /// Gives those of `flows` another class whose far ends are charged to more caps than they are. Gives the number of
-    /// flows for which there is no room.
+    /// flows for which there is no room; they are judged anew.
     ///
     /// # Errors
     /// The kernel refused; flows that have no other class yet go on as they are.
     fn recharge(&mut self, flows: &[Tracked]) -> Result<usize, KernelError> {
         let live: Vec<Live> = flows.iter().map(|flow| flow.live).collect();
-        let Recharged { leased, moves, failed } = self.state.recharge(&live, self.now());
+        let Recharged { leased, moves, anew } = self.state.recharge(&live, self.now());
         if let Err(error) = self.kernel.commit(&leased.ops) {
             self.state.forget(leased);
             return Err(error);
         }
         let moves = moves.into_iter().filter_map(|(index, class)| Some((flows.get(index)?, class)));
-        nft::reclassify(moves).map(|()| failed)
+        nft::reclassify(moves).map(|()| anew)
     }
 }

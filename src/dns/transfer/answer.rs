@@ -165,9 +165,11 @@ impl Transfers {
             (NS, _) => return only(Stream::ns(&asked), admitted),
             (IXFR, Some(serial)) => {
                 let current = !serial_is_newer(edition.serial, serial);
-                if serial == edition.serial {
+                // A datagram without a signature may be anybody's.
+                let believed = tcp || admitted.peer.key.is_some();
+                if believed && serial == edition.serial {
                     admitted.peer.has(&edition.name, serial);
-                } else if serial_is_newer(serial, edition.serial) {
+                } else if believed && serial_is_newer(serial, edition.serial) {
                     let (zone, own) = (&edition.name, edition.serial);
                     let what = format!("it has {zone} with the serial {serial}, which is newer than ours, {own}");
                     admitted.peer.trouble(what + ": another primary, or a clock that went back? It does not follow us");

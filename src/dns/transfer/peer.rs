@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{Notify, Semaphore};
@@ -13,6 +14,9 @@ use crate::plan::rpz::{Edition, serial_is_newer};
 
 /// A secondary that is behind for longer than this is a fault: it asks every minute even if no NOTIFY reaches it.
 const LATE: TimeDelta = TimeDelta::minutes(5);
+
+/// The shortest time between two lines about one secondary.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// One secondary.
 pub(super) struct Peer {
@@ -30,6 +34,8 @@ pub(super) struct Peer {
 struct State {
     zones: BTreeMap<String, Progress>,
     trouble: Option<Trouble>,
+    /// When the log was told of trouble last.
+    warned: Option<Instant>,
 }
 
 #[derive(Clone, Copy)]
@@ -142,8 +148,11 @@ impl Peer {
     /// Something went wrong; told in the log where it is news.
     pub fn trouble(&self, what: String) {
         let mut state = self.state();
-        if state.trouble.as_ref().is_none_or(|old| old.what != what) {
+        // Anybody may send datagrams with its address.
+        let pause = state.warned.is_some_and(|last| last.elapsed() < PAUSE);
+        if !pause && state.trouble.as_ref().is_none_or(|old| old.what != what) {
             tracing::warn!("secondary {}: {what}", self.address);
+            state.warned = Some(Instant::now());
         }
         state.trouble = Some(Trouble { at: Utc::now(), what });
     }

@@ -344,3 +344,14 @@ fn hickory_reads_our_signature_record() {
     assert_eq!(super::request::read(&message).unwrap().signature.unwrap().original_id, 0x1234);
     assert_eq!(u16::from(RecordType::TSIG), TSIG);
 }
+
+#[test]
+fn a_datagram_without_a_signature_does_not_say_what_a_secondary_has() {
+    let transfers = serving(edition(image(1)));
+    let peer = transfers.peers.iter().find(|peer| peer.key.is_none()).unwrap();
+    let question = question(IXFR, "agent-1.allow.rpz.clawgress.", Some(5));
+    ask(&transfers, &question, UNSIGNED, false);
+    assert_eq!(peer.untold().len(), 1, "it is told of the zone still");
+    ask(&transfers, &question, UNSIGNED, true);
+    assert_eq!(peer.untold().len(), 0, "over a connection it is believed");
+}

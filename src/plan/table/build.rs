@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use sha2::{Digest, Sha256};
+
 use super::super::ir::{
     Action, Base, Chain, Cond, Data, DataType, Elements, Family, Ident, Key, KeyType, Object, Rule, Set, SetSpec,
     Value, Verdict,
@@ -136,7 +138,7 @@ fn versioned(mut table: Table) -> Table {
             if !set.spec.is_replaced() {
                 return (name, set);
             }
-            let full = Ident::from(format!("{name}.{:08x}", digest(&set)));
+            let full = Ident::from(format!("{name}.{}", digest(&set)));
             names.insert(name, full.clone());
             (full, set)
         })
@@ -161,14 +163,12 @@ fn versioned(mut table: Table) -> Table {
     table
 }
 
-/// FNV-1a over the elements, folded to 32 bits: the same on every machine and for every build.
-fn digest(set: &Set) -> u32 {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    let mut eat = |octets: &[u8]| {
-        for octet in octets {
-            hash = (hash ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3);
-        }
-    };
+/// 75 bits of SHA-256 over the elements, five in a character: with the longest stem that is as long as a name may be, and
+/// too many for whoever feeds a list to find two contents of one name.
+fn digest(set: &Set) -> String {
+    const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    const LENGTH: usize = 15;
+    let mut hash = Sha256::new();
     for (key, value) in &set.elements {
         let (first, last) = match key {
             Key::Range(first, last) => (Some(first), Some(last)),
@@ -178,19 +178,20 @@ fn digest(set: &Set) -> u32 {
         };
         for address in first.into_iter().chain(last) {
             match address {
-                std::net::IpAddr::V4(v4) => eat(&v4.octets()),
-                std::net::IpAddr::V6(v6) => eat(&v6.octets()),
+                std::net::IpAddr::V4(v4) => hash.update(v4.octets()),
+                std::net::IpAddr::V6(v6) => hash.update(v6.octets()),
             }
         }
         match &value.data {
             Data::None => {}
-            Data::Mark(mark) => eat(&mark.to_be_bytes()),
+            Data::Mark(mark) => hash.update(mark.to_be_bytes()),
             Data::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain)) => {
-                eat(chain.as_bytes());
-                eat(&[0]);
+                hash.update(chain.as_bytes());
+                hash.update([0]);
             }
-            Data::Verdict(Verdict::Accept | Verdict::Drop | Verdict::Return) => eat(&[1]),
+            Data::Verdict(Verdict::Accept | Verdict::Drop | Verdict::Return) => hash.update([1]),
         }
     }
-    u32::try_from((hash >> 32) ^ (hash & 0xffff_ffff)).unwrap_or(0)
+    let bits = hash.finalize().iter().take(10).fold(0_u128, |bits, octet| bits << 8 | u128::from(*octet));
+    (0..LENGTH).map(|place| char::from(LETTERS[(bits >> (place * 5) & 31) as usize])).collect()
 }
