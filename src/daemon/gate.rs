@@ -267,18 +267,6 @@ impl Gate {
         }
     }
 
-    /// Puts a change in force. What the change before left over goes before it. `loaded`: sets that are there already. The
-    /// operation that an error names counts from the first of the preparations.
-    fn switch(&mut self, delta: &Delta, loaded: &BTreeSet<Ident>) -> Result<(), KernelError> {
-        self.tidy();
-        self.prepare(delta, loaded)?;
-        self.change(&delta.switch).map_err(|mut error| {
-            error.op_index = error.op_index.map(|index| index + delta.prepare.len());
-            self.take_back(delta);
-            error
-        })
-    }
-
     pub(super) fn took(&mut self, mut pending: Pending, policy: &Arc<Policy>, prepared: &Arc<Prepared>) -> Applied {
         let Delta { prepare, switch, remove, litter } = std::mem::take(&mut pending.delta);
         let operations = prepare.len() + switch.len() + remove.len() + litter.len();

@@ -18,6 +18,18 @@ impl Gate {
         self.kernel.commit(ops)
     }
 
+    /// Puts a change in force. What the change before left over goes before it. `loaded`: sets that are there already. The
+    /// operation that an error names counts from the first of the preparations.
+    pub(super) fn switch(&mut self, delta: &Delta, loaded: &BTreeSet<Ident>) -> Result<(), KernelError> {
+        self.tidy();
+        self.prepare(delta, loaded)?;
+        self.change(&delta.switch).map_err(|mut error| {
+            error.op_index = error.op_index.map(|index| index + delta.prepare.len());
+            self.take_back(delta);
+            error
+        })
+    }
+
     /// What a change needs and nothing refers to yet. It takes no lease away, so what is said of leases goes on.
     /// `loaded`: sets that are there already.
     pub(in crate::daemon) fn prepare(&mut self, delta: &Delta, loaded: &BTreeSet<Ident>) -> Result<(), KernelError> {
