@@ -24,7 +24,6 @@ use crate::core::classes::Classes;
 use crate::core::doors::Now;
 use crate::core::state::{State, World};
 use crate::nft::{ErrorKind, Held, Kernel, KernelError};
-use crate::plan::ir::Ident;
 use crate::plan::ops::{Delta, Op};
 use crate::plan::prepared::Prepared;
 use crate::plan::snapshot::Snapshot;
