@@ -155,7 +155,7 @@ impl State {
         Some(Standing { names: &lease.names, links, until })
     }
 
-    /// The class that is like `class`, alive.
+    /// The class that is like `class`, alive. One whose flows are judged at each packet is none that leases get.
     pub(super) fn open_class(
         &mut self,
         class: Class,
@@ -164,38 +164,11 @@ impl State {
         out: &mut Leased,
         opened: &mut Doors,
     ) -> Result<u32, LeaseError> {
-        if self.classes.count(class.host) >= MAX_CLASSES_PER_HOST && !self.classes.has(&class) {
+        let is_there = !class.recheck && self.classes.has(&class);
+        if self.classes.count(class.host) >= MAX_CLASSES_PER_HOST && !is_there {
             return Err(LeaseError::Full);
         }
-        let found = self.classes.of(class);
-        self.open(found, snapshot, utc, out, opened)
-    }
-
-    /// The class that is like `class`, alive, for flows that are judged at each packet: leases do not get it.
-    pub(super) fn open_judged_class(
-        &mut self,
-        class: Class,
-        snapshot: &Snapshot,
-        utc: DateTime<Utc>,
-        out: &mut Leased,
-        opened: &mut Doors,
-    ) -> Result<u32, LeaseError> {
-        if self.classes.count(class.host) >= MAX_CLASSES_PER_HOST {
-            return Err(LeaseError::Full);
-        }
-        let found = self.classes.beside(class);
-        self.open(found, snapshot, utc, out, opened)
-    }
-
-    /// Opens the door of a class, and makes what it needs if it was made just now.
-    fn open(
-        &mut self,
-        found: Option<(u32, bool)>,
-        snapshot: &Snapshot,
-        utc: DateTime<Utc>,
-        out: &mut Leased,
-        opened: &mut Doors,
-    ) -> Result<u32, LeaseError> {
+        let found = if class.recheck { self.classes.beside(class) } else { self.classes.of(class) };
         let Some((id, made)) = found else {
             return Err(LeaseError::Kernel("all class numbers of this table are used".into()));
         };

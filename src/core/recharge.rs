@@ -66,12 +66,7 @@ impl State {
     fn open_like(&mut self, class: Class, now: Now, out: &mut Leased, opened: &mut Doors) -> Result<u32, ()> {
         let snapshot = self.snapshot.clone().ok_or(())?;
         let (until, links) = (class.until, class.links.iter().cloned().collect::<Vec<_>>());
-        let id = if class.recheck {
-            self.open_judged_class(class, &snapshot, now.utc, out, opened)
-        } else {
-            self.open_class(class, &snapshot, now.utc, out, opened)
-        };
-        let id = id.map_err(drop)?;
+        let id = self.open_class(class, &snapshot, now.utc, out, opened).map_err(drop)?;
         self.classes.extend(id, until, &links);
         Ok(id)
     }

@@ -7,13 +7,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Protocol, SockRef, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::super::listen::socket;
 use super::answer::{Answer, Transfer};
 use super::{Settings, TransferError, Transfers, notify, seconds};
 
@@ -50,15 +51,6 @@ pub fn bind(settings: Settings) -> Result<Bound, TransferError> {
         udp.push(socket);
     }
     Ok(Bound { udp, tcp, transfers: Arc::new(Transfers::new(settings.secondaries, settings.limits)) })
-}
-
-fn socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
-    socket.set_nonblocking(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    Ok(socket)
 }
 
 fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
