@@ -20,7 +20,7 @@ use serde_json::json;
 use measure::upstream::{Upstream, epoch};
 use measure::{
     Table, bar, first_in_line, first_in_line_process, median, memory, ms, percentile, pin_process, pin_this_thread,
-    quick, ratio, rounds, spread,
+    quick, ratio, rounds, spread, wanted,
 };
 use world::{Agent, World};
 
@@ -43,9 +43,15 @@ fn main() {
         "allow": { "domains": ["*.bench.example.com"], "ips": ["10.66.0.0/16"] } }));
     first_in_line();
     first_in_line_process(world.gateway.pid().expect("the daemon runs"));
-    kernel_step(&world, &upstream);
-    race(&world);
-    silence(&world, &upstream);
+    if wanted("step") {
+        kernel_step(&world, &upstream);
+    }
+    if wanted("race") {
+        race(&world);
+    }
+    if wanted("silence") {
+        silence(&world, &upstream);
+    }
 }
 
 /// The lab's settings with the fast upstream instead of the lab's own.

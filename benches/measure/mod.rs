@@ -13,6 +13,13 @@ pub fn quick() -> bool {
     std::env::var_os("BENCH_QUICK").is_some()
 }
 
+/// Whether a part of the benchmark was asked for: by its name on the command line (`cargo bench --bench lease -- race`), or
+/// with all others by none.
+pub fn wanted(part: &str) -> bool {
+    let mut parts = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
+    parts.peek().is_none() || parts.any(|argument| argument == part)
+}
+
 /// How many alternating rounds.
 pub fn rounds() -> usize {
     if quick() { 5 } else { 9 }

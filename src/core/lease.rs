@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::plan::ids::HostId;
@@ -102,10 +103,17 @@ pub enum LeaseError {
     Busy,
 }
 
+/// Takes the results of a group of leases.
+pub type Done = Box<dyn FnOnce(Vec<Result<Acked, LeaseError>>) + Send>;
+
 /// Whoever can put leases into the kernel.
 pub trait Leaser: Send + Sync + 'static {
     /// Resolves when the kernel holds every address of the request (at once if it does already).
     fn lease(&self, request: LeaseRequest) -> impl Future<Output = Result<Acked, LeaseError>> + Send;
+
+    /// As [`Leaser::lease`] for many answers, which go to the kernel together; `done` gets the results in order, here and now
+    /// or later, in any thread. It must not wait.
+    fn lease_all(self: &Arc<Self>, requests: Vec<LeaseRequest>, done: Done);
 
     /// Proof without a word to the kernel, if it is known to hold every address for long enough. `None` says nothing:
     /// then [`Leaser::lease`] finds out.

@@ -33,7 +33,7 @@ use crate::policy::schedule::Moment;
 pub use self::standing::Leases;
 pub use super::blame::Refused;
 use super::caps::{Ahead, Book};
-use super::handle::{EndsTheProcess, Handle, Message, Waiting};
+use super::handle::{EndsTheProcess, Group, Handle, Message, Waiting};
 use super::{blame, held, world};
 
 /// Leases that go into one transaction.
@@ -187,15 +187,14 @@ impl Gate {
     }
 
     fn serve(mut self, requests: Receiver<Message>) {
-        let mut leases = Vec::with_capacity(GROUP);
         self.waiting.queue = Some(requests);
         while let Some(first) = self.waiting.next() {
-            let mut job = None;
+            let (mut job, mut leases) = (None, Group::default());
             let mut next = Some(first);
             // Leases that wait go together and first; a job ends the group.
             while let Some(message) = next.take() {
                 match message {
-                    Message::Lease(request, done) => leases.push((request, done)),
+                    Message::Lease(requests, done) => leases.add(requests, done),
                     Message::Job(work) => job = Some(work),
                     Message::Stop => return,
                 }
@@ -203,7 +202,7 @@ impl Gate {
                     next = self.waiting.try_next();
                 }
             }
-            self.lease(&mut leases);
+            self.lease(leases);
             if let Some(job) = job {
                 job(&mut self);
             }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use tokio::sync::oneshot;
 
 use super::gate::{Gate, Leases};
-use crate::core::lease::{Acked, LeaseError, LeaseRequest, Leaser, Wanted};
+use crate::core::lease::{Acked, Done, LeaseError, LeaseRequest, Leaser, Wanted};
 
 /// Requests that may wait for the gate; beyond it answers fail at once instead of piling up.
 const QUEUE: usize = 8192;
@@ -38,26 +38,64 @@ impl Waiting {
         self.behind.pop_front().or_else(|| self.queue.as_ref()?.try_recv().ok())
     }
 
-    /// Leases that wait, at most so many; they overtake everything else.
-    pub(super) fn leases(&mut self, most: usize) -> Vec<(LeaseRequest, oneshot::Sender<Result<Acked, LeaseError>>)> {
-        let mut leases = Vec::new();
-        let Some(queue) = &self.queue else { return leases };
-        while leases.len() < most
+    /// Leases that wait, about so many; they overtake everything else.
+    pub(super) fn leases(&mut self, most: usize) -> Group {
+        let mut group = Group::default();
+        let Some(queue) = &self.queue else { return group };
+        while group.len() < most
             && let Ok(message) = queue.try_recv()
         {
             match message {
-                Message::Lease(request, done) => leases.push((request, done)),
+                Message::Lease(requests, done) => group.add(requests, done),
                 other => self.behind.push_back(other),
             }
         }
-        leases
+        group
+    }
+}
+
+/// Leases that go to the kernel together.
+#[derive(Default)]
+pub(super) struct Group {
+    requests: Vec<LeaseRequest>,
+    /// Who gets how many of the answers, in order.
+    done: Vec<(usize, Done)>,
+}
+
+impl Group {
+    /// Adds some.
+    pub(super) fn add(&mut self, requests: Vec<LeaseRequest>, done: Done) {
+        self.done.push((requests.len(), done));
+        self.requests.extend(requests);
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.done.is_empty()
+    }
+
+    /// All of them.
+    pub(super) fn requests(&self) -> &[LeaseRequest] {
+        &self.requests
+    }
+
+    /// Gives the answers, one for each request, in order.
+    pub(super) fn finish(self, mut results: impl Iterator<Item = Result<Acked, LeaseError>>) {
+        for (count, done) in self.done {
+            done(results.by_ref().take(count).collect());
+        }
     }
 }
 
 /// What the gate is asked for.
 pub(super) enum Message {
-    /// A lease, and where the answer goes.
-    Lease(LeaseRequest, oneshot::Sender<Result<Acked, LeaseError>>),
+    /// Leases, and who gets the answer.
+    Lease(Vec<LeaseRequest>, Done),
     /// Anything else.
     Job(Job),
     /// The end.
@@ -101,14 +139,34 @@ impl Handle {
     }
 }
 
+impl Handle {
+    fn submit(&self, requests: Vec<LeaseRequest>, done: Done) {
+        let count = requests.len();
+        let (done, error) = match self.queue.try_send(Message::Lease(requests, done)) {
+            Err(TrySendError::Full(Message::Lease(_, done))) => (done, LeaseError::Busy),
+            Err(TrySendError::Disconnected(Message::Lease(_, done))) => (done, stopped()),
+            _ => return,
+        };
+        done((0..count).map(|_| Err(error.clone())).collect());
+    }
+}
+
+fn stopped() -> LeaseError {
+    LeaseError::Kernel(Stopped.to_string())
+}
+
 impl Leaser for Handle {
     async fn lease(&self, request: LeaseRequest) -> Result<Acked, LeaseError> {
         let (done, result) = oneshot::channel();
-        match self.queue.try_send(Message::Lease(request, done)) {
-            Ok(()) => result.await.unwrap_or_else(|_| Err(LeaseError::Kernel(Stopped.to_string()))),
-            Err(TrySendError::Full(_)) => Err(LeaseError::Busy),
-            Err(TrySendError::Disconnected(_)) => Err(LeaseError::Kernel(Stopped.to_string())),
-        }
+        let tell = move |mut results: Vec<_>| {
+            let _ = done.send(results.pop().unwrap_or_else(|| Err(stopped())));
+        };
+        self.submit(vec![request], Box::new(tell));
+        result.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    fn lease_all(self: &Arc<Self>, requests: Vec<LeaseRequest>, done: Done) {
+        self.submit(requests, done);
     }
 
     fn held(&self, wanted: &Wanted<'_>) -> Option<Acked> {
@@ -145,7 +203,7 @@ mod tests {
             addresses: Vec::new(),
             ttl: Duration::ZERO,
         };
-        Message::Lease(request, oneshot::channel().0)
+        Message::Lease(vec![request], Box::new(|_| ()))
     }
 
     #[test]

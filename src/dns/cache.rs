@@ -56,8 +56,8 @@ pub(super) struct Stored {
     pub message: Arc<Message>,
     /// It has ended, and is told because no upstream answers.
     pub stale: bool,
-    /// The answer made ready for the quick way; `None` in it: there is no such way for it.
-    pub ready: OnceLock<Option<Template>>,
+    /// See [`Stored::template`].
+    ready: OnceLock<Option<Template>>,
     number: u64,
     since: Instant,
     life: Duration,
@@ -72,6 +72,11 @@ impl Stored {
     /// Its age in whole seconds.
     pub fn age(&self, now: Instant) -> u32 {
         now.saturating_duration_since(self.since).as_secs() as u32
+    }
+
+    /// The answer made ready for the quick way. `None`: there is no such way for it.
+    pub fn template(&self) -> Option<&Template> {
+        self.ready.get_or_init(|| Template::of(self)).as_ref()
     }
 
     /// Whether it is time to ask again, because it is popular and will end soon. True once.
@@ -95,12 +100,18 @@ impl Cache {
     }
 
     /// Keeps an answer if it says for how long it is good. One that does not takes the place of an earlier one all the
-    /// same: what an upstream has taken back is not told when none answers.
-    pub fn put(&self, lookup: &Lookup, message: &Arc<Message>, wire_length: usize, now: Instant) {
+    /// same: what an upstream has taken back is not told when none answers. Gives what is kept.
+    pub fn put(
+        &self,
+        lookup: &Lookup,
+        message: &Arc<Message>,
+        wire_length: usize,
+        now: Instant,
+    ) -> Option<Arc<Stored>> {
         match life(message) {
             Some(life) => {
                 let weight = weight(message, wire_length);
-                self.store(lookup.clone(), Arc::clone(message), false, life, now + life, weight, now);
+                Some(self.store(lookup.clone(), Arc::clone(message), false, life, now + life, weight, now))
             }
             None if is_answer(message) => {
                 let key = lookup.key();
@@ -108,8 +119,9 @@ impl Cache {
                 if let Some(old) = shard.entries.remove(&key[..]) {
                     shard.weight -= old.weight;
                 }
+                None
             }
-            None => {}
+            None => None,
         }
     }
 

@@ -89,6 +89,7 @@ pub struct Bound {
     udp: Vec<Vec<UdpSocket>>,
     tcp: Vec<TcpListener>,
     pool: Pool,
+    threads: usize,
     out_of_scope: OutOfScope,
     budget: Budget,
     counters: Arc<Counters>,
@@ -134,7 +135,8 @@ pub(super) fn bind_with(
     }
     let pool = Pool::new(&upstreams, Arc::clone(&counters), tls).map_err(DnsError::NoCertificates)?;
     let budget = Budget::new(settings.queries_per_second);
-    Ok(Bound { udp, tcp, pool, out_of_scope: settings.out_of_scope, budget, counters, observer: Arc::new(()) })
+    let (threads, out_of_scope) = (settings.receivers.get(), settings.out_of_scope);
+    Ok(Bound { udp, tcp, pool, threads, out_of_scope, budget, counters, observer: Arc::new(()) })
 }
 
 impl Bound {
@@ -156,10 +158,14 @@ impl Bound {
         leaser: Arc<L>,
         shutdown: impl Future<Output = ()>,
     ) {
+        let resolver = match Resolver::new(self.pool, Arc::clone(&self.counters), self.threads) {
+            Ok(resolver) => resolver,
+            Err(error) => return tracing::error!("DNS is not served: {error}"),
+        };
         let service = Arc::new(Service {
             judge,
             leaser,
-            resolver: Arc::new(Resolver::new(self.pool, Arc::clone(&self.counters))),
+            resolver,
             pending: Pending::default(),
             budget: self.budget,
             counters: self.counters,

@@ -7,12 +7,14 @@
 //! `budget` says how much of all that one host may have.
 //! [`transfer`] stands apart: it serves zones to other name servers, on sockets of its own.
 
+mod arrivals;
 mod batch;
 mod budget;
 mod cache;
 mod counters;
 mod datagram;
 pub mod filter;
+mod flights;
 mod interfaces;
 mod listen;
 mod pending;

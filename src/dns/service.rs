@@ -16,6 +16,7 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
 use super::budget::{Budget, Grant};
+use super::cache::Stored;
 use super::counters::Counters;
 use super::filter::{Answer, Asked, Filtered, Outcome, filter};
 use super::pending::{Pending, Ticket};
@@ -33,7 +34,7 @@ use crate::policy::decision::{Decision, Reason, Verdict};
 use crate::policy::model::Mode;
 
 /// How long the kernel may take over a lease; the usual time is a few microseconds.
-const LEASE_TIME: Duration = Duration::from_secs(1);
+pub(super) const LEASE_TIME: Duration = Duration::from_secs(1);
 /// Decisions made at most for one query when the policy changes under it.
 const MAX_DECISIONS: usize = 3;
 /// A pause before deciding again, so that a change of policy that is under way can end.
@@ -57,7 +58,7 @@ pub(super) struct Client {
 pub(super) struct Service<J, L> {
     pub judge: JudgeSource<J>,
     pub leaser: Arc<L>,
-    pub resolver: Arc<Resolver>,
+    pub resolver: Resolver,
     pub pending: Pending,
     pub budget: Budget,
     pub counters: Arc<Counters>,
@@ -151,6 +152,19 @@ impl<J: Judge, L: Leaser> Service<J, L> {
         }
     }
 
+    /// A place to wait for a plain and allowed question by UDP, whose answer may be known already. `None`: there is none
+    /// left, and nothing was counted.
+    pub fn admit(&self, host: HostId, stored: Option<&Stored>, now: Instant) -> Option<Ticket> {
+        let ticket = self.pending.admit(host)?;
+        Counters::bump(&self.counters.queries);
+        Counters::bump(&self.counters.allowed);
+        if let Some(stored) = stored {
+            Counters::bump(&self.counters.cache_hits);
+            self.resolver.keep_fresh(stored, now);
+        }
+        Some(ticket)
+    }
+
     fn over_budget(&self, query: &Query, client: &Client, grant: Grant) -> Step {
         Counters::bump(&self.counters.over_budget);
         let judge = self.judge.load();
@@ -218,34 +232,38 @@ impl<J: Judge, L: Leaser> Service<J, L> {
 
     async fn look_up(self: Arc<Self>, query: Query, client: Client, _ticket: Ticket) -> Vec<u8> {
         let lookup = Lookup { name: query.name.to_lowercase(), kind: query.kind, dnssec_ok: query.dnssec_ok() };
-        let found = match self.resolver.resolve(lookup).await {
-            Ok(found) => found,
-            Err(failure) => return self.no_answer(&query, &failure),
-        };
-        for attempt in 0..MAX_DECISIONS {
+        match self.resolver.resolve(&lookup).await {
+            Ok(found) => self.found(&query, &client, &found, 0).await,
+            Err(failure) => self.no_answer(&query, &failure),
+        }
+    }
+
+    /// The answer to a query for which something was found. `decided`: how often that was decided already, in vain.
+    pub async fn found(&self, query: &Query, client: &Client, found: &Found, decided: usize) -> Vec<u8> {
+        for attempt in decided..MAX_DECISIONS {
             if attempt > 0 {
                 tokio::time::sleep(STALE_PAUSE).await;
             }
             // The policy may have changed while the upstream was asked: the one in force now has the say.
-            let (judge, host, decision) = match self.rule(&query, &client) {
+            let (judge, host, decision) = match self.rule(query, client) {
                 Ruling::Reply(bytes) => return bytes,
                 Ruling::Unpoliced(_) | Ruling::Watched(..) => {
-                    return unpoliced(&query, &found);
+                    return unpoliced(query, found);
                 }
                 Ruling::Allowed(judge, host, decision) => (judge, host, decision),
             };
-            let asker = Asker::new(&query, &client, host, &*judge);
-            match self.answer(asker, &found, &*judge, &decision).await {
+            let asker = Asker::new(query, client, host, &*judge);
+            match self.answer(asker, found, &*judge, &decision).await {
                 Ok(bytes) => return bytes,
                 // Nothing is enforced on the host: its packets pass without a lease.
                 Err(_) if decision.mode == Mode::Monitor => {
-                    return unpoliced(&query, &found);
+                    return unpoliced(query, found);
                 }
                 Err(LeaseError::Stale) => continue,
-                Err(error) => return self.not_leased(&query, &error),
+                Err(error) => return self.not_leased(query, &error),
             }
         }
-        self.not_leased(&query, &LeaseError::Stale)
+        self.not_leased(query, &LeaseError::Stale)
     }
 
     async fn answer(
@@ -297,7 +315,7 @@ impl<J: Judge, L: Leaser> Service<J, L> {
         }
         match tokio::time::timeout(LEASE_TIME, self.leaser.lease(wanted.into())).await {
             Ok(result) => result,
-            Err(_) => Err(LeaseError::Kernel(format!("no word from it within {} s", LEASE_TIME.as_secs()))),
+            Err(_) => Err(silence()),
         }
     }
 
@@ -329,7 +347,8 @@ impl<J: Judge, L: Leaser> Service<J, L> {
         name
     }
 
-    fn no_answer(&self, query: &Query, failure: &Failure) -> Vec<u8> {
+    /// Nobody could be asked, or nobody answered.
+    pub fn no_answer(&self, query: &Query, failure: &Failure) -> Vec<u8> {
         let ede = match failure {
             Failure::Timeout => Ede::NoReachableAuthority,
             Failure::Network(_) | Failure::Upstream(_) => Ede::NetworkError,
@@ -341,7 +360,8 @@ impl<J: Judge, L: Leaser> Service<J, L> {
         self.failed(query, ede, &failure.to_string())
     }
 
-    fn not_leased(&self, query: &Query, error: &LeaseError) -> Vec<u8> {
+    /// The kernel does not have the addresses.
+    pub fn not_leased(&self, query: &Query, error: &LeaseError) -> Vec<u8> {
         Counters::bump(&self.counters.lease_failures);
         let ede = match error {
             LeaseError::Kernel(_) => Ede::NetworkError,
@@ -355,6 +375,11 @@ impl<J: Judge, L: Leaser> Service<J, L> {
         self.counters.servfail.fetch_add(1, Ordering::Relaxed);
         reply::failure(query, ResponseCode::ServFail, ede, text)
     }
+}
+
+/// The kernel took longer than [`LEASE_TIME`].
+pub(super) fn silence() -> LeaseError {
+    LeaseError::Kernel(format!("no word from it within {} s", LEASE_TIME.as_secs()))
 }
 
 /// The decision on a query over its host's budget. It is not the policy's, so monitor mode changes nothing.

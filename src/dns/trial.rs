@@ -19,7 +19,7 @@ use super::service::{Client, Service, Step};
 use super::settings::OutOfScope;
 use super::upstream::{Pool, Upstream};
 use crate::core::judge::Judge;
-use crate::core::lease::{Acked, LeaseError, LeaseRequest, Leaser, Wanted};
+use crate::core::lease::{Acked, Done, LeaseError, LeaseRequest, Leaser, Wanted};
 
 /// What became of a client's packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,10 @@ struct Nobody;
 impl Leaser for Nobody {
     async fn lease(&self, _request: LeaseRequest) -> Result<Acked, LeaseError> {
         Err(LeaseError::Busy)
+    }
+
+    fn lease_all(self: &Arc<Self>, requests: Vec<LeaseRequest>, done: Done) {
+        done(requests.iter().map(|_| Err(LeaseError::Busy)).collect());
     }
 
     fn held(&self, _wanted: &Wanted<'_>) -> Option<Acked> {
@@ -61,7 +65,7 @@ impl<J: Judge> Trial<J> {
             service: Arc::new(Service {
                 judge: Arc::new(ArcSwapOption::new(Some(judge))),
                 leaser: Arc::new(Nobody),
-                resolver: Arc::new(Resolver::new(pool, Arc::clone(&counters))),
+                resolver: Resolver::new(pool, Arc::clone(&counters), 1).ok()?,
                 pending: Pending::default(),
                 budget: Budget::new(None),
                 counters,
@@ -75,7 +79,7 @@ impl<J: Judge> Trial<J> {
     pub fn quick(&self, packet: &[u8], source: IpAddr, interface: Option<&str>) -> Option<Vec<u8>> {
         let mut answer = Vec::new();
         let way = Turn::begin(&self.service).answer(packet, source, interface, &mut answer);
-        (way == Quick::Told).then_some(answer)
+        matches!(way, Quick::Told).then_some(answer)
     }
 
     /// Takes a client's packet.

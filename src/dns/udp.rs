@@ -12,9 +12,11 @@ use futures_util::FutureExt;
 use socket2::SockRef;
 use tokio::runtime::Handle;
 
+use super::arrivals::Arrivals;
 use super::batch::{Answers, Queries};
 use super::budget::Grant;
 use super::datagram::{Head, answer};
+use super::flights::{Flying, Miss};
 use super::interfaces::Interfaces;
 use super::query::Transport;
 use super::quick::{Quick, Turn};
@@ -31,6 +33,7 @@ const ERROR_PAUSE: Duration = Duration::from_millis(1);
 pub(super) struct Receivers {
     ended: Arc<AtomicBool>,
     sockets: Vec<Arc<UdpSocket>>,
+    _flying: Flying,
 }
 
 impl Receivers {
@@ -42,16 +45,19 @@ impl Receivers {
         sockets: impl Iterator<Item = UdpSocket>,
         service: &Arc<Service<J, L>>,
     ) -> io::Result<Self> {
-        let mut receivers = Self { ended: Arc::default(), sockets: Vec::new() };
-        for socket in sockets {
+        let sockets: Vec<Arc<UdpSocket>> = sockets.map(Arc::new).collect();
+        let flights = &service.resolver.flights;
+        let flying = flights.start(|inbox| Arrivals::opening(service, inbox, &sockets))?;
+        let receivers = Self { ended: Arc::default(), sockets, _flying: flying };
+        for (number, socket) in receivers.sockets.iter().enumerate() {
             socket.set_read_timeout(Some(LOOK))?;
             let receiver = Receiver {
-                socket: Arc::new(socket),
+                number,
+                socket: Arc::clone(socket),
                 ended: Arc::clone(&receivers.ended),
                 service: Arc::clone(service),
                 runtime: Handle::current(),
             };
-            receivers.sockets.push(Arc::clone(&receiver.socket));
             std::thread::Builder::new().name("dns".into()).spawn(move || receiver.keep_serving())?;
         }
         Ok(receivers)
@@ -69,6 +75,7 @@ impl Drop for Receivers {
 }
 
 struct Receiver<J, L> {
+    number: usize,
     socket: Arc<UdpSocket>,
     ended: Arc<AtomicBool>,
     service: Arc<Service<J, L>>,
@@ -90,6 +97,7 @@ impl<J: Judge, L: Leaser> Receiver<J, L> {
     fn serve(&self) {
         let mut interfaces = Interfaces::default();
         let (mut queries, mut answers) = (Queries::new(), Answers::new());
+        let mut departures = self.service.resolver.flights.departures();
         loop {
             let received = queries.receive(self.socket.as_raw_fd(), || self.ended.load(Ordering::SeqCst));
             if self.ended.load(Ordering::SeqCst) {
@@ -107,12 +115,24 @@ impl<J: Judge, L: Leaser> Receiver<J, L> {
                 match turn.answer(packet, source, interface.as_deref(), answers.room()) {
                     Quick::Told => answers.take(head),
                     Quick::Dropped => {}
+                    Quick::Waits(host, stored) => {
+                        let client = Client { source, interface };
+                        match self.service.admit(host, stored.as_deref(), turn.now()) {
+                            Some(ticket) => {
+                                let socket = self.number;
+                                let miss = Miss { socket, head, packet: packet.into(), client, _ticket: ticket };
+                                departures.add(turn.key(), stored, miss);
+                            }
+                            None => self.take(head, packet, client, Some(Grant::Within), &mut answers),
+                        }
+                    }
                     Quick::Long(grant) => {
                         self.take(head, packet, Client { source, interface }, grant, &mut answers);
                     }
                 }
             }
             drop(turn);
+            departures.go();
             answers.send(&*self.socket);
         }
     }
@@ -139,7 +159,7 @@ impl<J: Judge, L: Leaser> Receiver<J, L> {
 }
 
 /// An answer that the kernel has no room for is lost, as any datagram may be: the client asks again.
-fn send(socket: &UdpSocket, head: &Head, bytes: &[u8]) {
+pub(super) fn send(socket: &UdpSocket, head: &Head, bytes: &[u8]) {
     if !bytes.is_empty()
         && let Err(error) = answer(socket, head, bytes)
     {

@@ -50,11 +50,11 @@ impl Gate {
             let took = begin.elapsed();
             let begin = Instant::now();
             while begin.elapsed() < took {
-                let mut group = self.waiting.leases(GROUP);
+                let group = self.waiting.leases(GROUP);
                 if group.is_empty() {
                     break;
                 }
-                self.lease(&mut group);
+                self.lease(group);
             }
         }
         let sets = delta.prepare.iter().filter_map(|op| match op {

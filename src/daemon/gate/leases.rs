@@ -1,14 +1,13 @@
 //! Leases on their way into the kernel, in groups.
 
-use tokio::sync::oneshot;
-
 use super::Gate;
 use crate::core::lease::{Acked, LeaseError, LeaseRequest};
+use crate::daemon::handle::Group;
 use crate::nft::ErrorKind;
 
 impl Gate {
     /// Grants a group of leases, in one transaction if the kernel takes it.
-    pub(super) fn lease(&mut self, group: &mut Vec<(LeaseRequest, oneshot::Sender<Result<Acked, LeaseError>>)>) {
+    pub(super) fn lease(&mut self, group: Group) {
         if group.is_empty() {
             return;
         }
@@ -21,11 +20,8 @@ impl Gate {
         if self.drift.is_none() {
             self.leases.open();
         }
-        let (requests, waiting): (Vec<_>, Vec<_>) = group.drain(..).unzip();
-        let results = self.lease_all(&requests);
-        for (done, result) in waiting.into_iter().zip(results) {
-            let _ = done.send(result.map(|()| Acked::by_kernel()));
-        }
+        let results = self.lease_all(group.requests());
+        group.finish(results.into_iter().map(|result| result.map(|()| Acked::by_kernel())));
     }
 
     fn lease_all(&mut self, requests: &[LeaseRequest]) -> Vec<Result<(), LeaseError>> {

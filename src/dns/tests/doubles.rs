@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::core::judge::{AddressVerdict, Judge};
-use crate::core::lease::{Acked, HostId, LeaseError, LeaseRequest, Leaser, Wanted};
+use crate::core::lease::{Acked, Done, HostId, LeaseError, LeaseRequest, Leaser, Wanted};
 use crate::policy::decision::{Decision, Reason, Verdict};
 use crate::policy::model::{HostName, Mode, Pointer};
 use crate::policy::name::{Name, Pattern};
@@ -157,6 +157,17 @@ impl Leaser for Kernel {
             Some(error) => Err(error),
             None => Ok(Acked::by_kernel()),
         }
+    }
+
+    fn lease_all(self: &Arc<Self>, requests: Vec<LeaseRequest>, done: Done) {
+        let kernel = Arc::clone(self);
+        tokio::spawn(async move {
+            let mut results = Vec::new();
+            for request in requests {
+                results.push(kernel.lease(request).await);
+            }
+            done(results);
+        });
     }
 
     fn held(&self, _wanted: &Wanted<'_>) -> Option<Acked> {

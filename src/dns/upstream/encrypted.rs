@@ -31,7 +31,7 @@ const SILENCE: (u32, Duration) = (4, Duration::from_secs(1));
 const MAX_OPEN: usize = 4096;
 
 /// An upstream that is asked over an encrypted connection.
-pub(super) struct Encrypted {
+pub(in crate::dns) struct Encrypted {
     address: SocketAddr,
     protocol: Protocol,
     tls: Arc<ClientConfig>,

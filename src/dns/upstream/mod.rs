@@ -6,6 +6,7 @@ mod address;
 mod encrypted;
 mod plain;
 mod pool;
+mod random;
 mod resolv;
 mod wire;
 
@@ -16,8 +17,10 @@ pub use address::{Upstream, UpstreamError};
 pub(super) use encrypted::tls_config;
 #[cfg(test)]
 pub(super) use encrypted::tls_trusting;
-pub(super) use pool::Pool;
+pub(super) use pool::{BUDGET, Pool, Way, ask_encrypted, good};
+pub(super) use random::Randomness;
 pub(super) use resolv::from_resolv_conf;
+pub(super) use wire::{Asked, Match};
 
 /// One question to an upstream; equal look-ups share one answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +37,23 @@ pub(super) struct Lookup {
 pub(super) const KEY_HEAD: usize = 3;
 
 impl Lookup {
+    /// The look-up with a key. `None`: it is none.
+    pub fn of_key(key: &[u8]) -> Option<Self> {
+        let [dnssec_ok, high, low, name @ ..] = key else { return None };
+        let mut labels = Vec::new();
+        let mut rest = name;
+        while let [length, after @ ..] = rest
+            && *length > 0
+        {
+            let (label, after) = after.split_at_checked(usize::from(*length))?;
+            labels.push(label);
+            rest = after;
+        }
+        let mut name = WireName::from_labels(labels).ok().filter(|_| rest == [0])?;
+        name.set_fqdn(true);
+        Some(Self { name, kind: u16::from_be_bytes([*high, *low]).into(), dnssec_ok: *dnssec_ok != 0 })
+    }
+
     /// DO, type, and the name as on the wire in lower case; two look-ups are equal if their keys are.
     pub fn key(&self) -> Vec<u8> {
         let mut key = Vec::with_capacity(KEY_HEAD + self.name.len() + 1);
@@ -72,4 +92,22 @@ pub(super) enum Failure {
     /// Too many questions are open.
     #[error("too many questions wait for upstreams")]
     Overload,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_says_everything() {
+        for (name, dnssec_ok) in [("a-b.example.com.", true), (".", false), ("x\\.y.example.", false)] {
+            let name = WireName::from_ascii(name).unwrap();
+            let lookup = Lookup { name, kind: RecordType::HTTPS, dnssec_ok };
+            let again = Lookup::of_key(&lookup.key()).unwrap();
+            assert!(again == lookup && again.name.is_fqdn());
+        }
+        for wrong in [&b"\0\0"[..], b"\0\0\x01", b"\0\0\x01\x02a", b"\0\0\x01\x01a", b"\0\0\x01\x01a\0\0"] {
+            assert_eq!(Lookup::of_key(wrong), None, "{wrong:?}");
+        }
+    }
 }

@@ -2,13 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use hickory_proto::op::ResponseCode;
 use rustls::ClientConfig;
-use tokio::time::{Instant, sleep_until};
 
 use super::address::{Protocol, Upstream};
 use super::encrypted::Encrypted;
@@ -17,9 +14,9 @@ use super::{Failure, Lookup, Reply};
 use crate::dns::counters::Counters;
 
 /// A client's patience: after this SERVFAIL goes back. Stub resolvers give up or repeat after 2 to 5 s.
-pub(super) const BUDGET: Duration = Duration::from_secs(2);
+pub(in crate::dns) const BUDGET: Duration = Duration::from_secs(2);
 /// Questions sent for one look-up at most, over all upstreams.
-const MAX_ATTEMPTS: usize = 4;
+pub(in crate::dns) const MAX_ATTEMPTS: usize = 4;
 /// The next upstream is asked after twice the usual time of this one, but never before this.
 const LEAST_PATIENCE: Duration = Duration::from_millis(20);
 /// The same upstream is asked again no sooner than this: a resolver may have to walk the tree first.
@@ -48,8 +45,11 @@ struct Member {
     failed_at: AtomicU64,
 }
 
-enum Way {
-    Plain(Plain),
+/// How an upstream is asked.
+pub(in crate::dns) enum Way {
+    /// By UDP and TCP.
+    Plain(Arc<Plain>),
+    /// Over an encrypted connection.
     Encrypted(Arc<Encrypted>),
 }
 
@@ -72,7 +72,7 @@ impl Pool {
                     upstream.protocol.clone(),
                     Arc::clone(tls),
                 ))),
-                _ => Way::Plain(Plain::new(upstream.address)),
+                _ => Way::Plain(Arc::new(Plain::new(upstream.address))),
             },
             usual: AtomicU32::new(0),
             failures: AtomicU32::new(0),
@@ -81,80 +81,40 @@ impl Pool {
         Ok(Self { members: members.collect(), counters, start: Instant::now() })
     }
 
-    /// The first good answer, within [`BUDGET`].
-    pub async fn ask(&self, lookup: &Lookup) -> Result<Reply, Failure> {
-        let result = self.ask_all(lookup).await;
-        match &result {
-            Ok(_) | Err(Failure::Upstream(_)) => self.counters.upstream_silence.store(0, Ordering::Relaxed),
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// How an upstream is asked.
+    pub fn way(&self, index: usize) -> &Way {
+        &self.members[index].way
+    }
+
+    /// Whom to ask, in which order, and again if need be. Each is asked once before any is asked again.
+    pub fn plan(&self) -> Vec<usize> {
+        let order = self.order();
+        order.iter().copied().cycle().take(MAX_ATTEMPTS).collect()
+    }
+
+    /// How long to wait for an upstream before the next is asked, or, if all were asked, one is asked again. `attempt`
+    /// counts from zero.
+    pub fn patience(&self, index: usize, attempt: usize) -> Duration {
+        self.members[index].patience(attempt + 1 >= self.members.len()) * (1 << attempt.min(MAX_ATTEMPTS))
+    }
+
+    /// Notes that an upstream answered.
+    pub fn answered(&self, index: usize, took: Duration) {
+        self.members[index].answered(took);
+    }
+
+    /// Notes how a look-up ended.
+    pub fn ended(&self, result: Result<(), &Failure>) {
+        match result {
+            Ok(()) | Err(Failure::Upstream(_)) => self.counters.upstream_silence.store(0, Ordering::Relaxed),
             Err(Failure::Timeout | Failure::Network(_)) => Counters::bump(&self.counters.upstream_silence),
             Err(Failure::Overload) => {}
         }
-        result
-    }
-
-    async fn ask_all(&self, lookup: &Lookup) -> Result<Reply, Failure> {
-        let deadline = Instant::now() + BUDGET;
-        let order = self.order();
-        let plan: Vec<usize> = order.iter().copied().cycle().take(MAX_ATTEMPTS).collect();
-        let mut open = FuturesUnordered::new();
-        let mut failure = Failure::Network("there is no upstream".to_owned());
-        let (mut sent, mut next_at, mut spacing) = (0, Instant::now(), 0);
-        loop {
-            if let Some(&index) = plan.get(sent)
-                && (open.is_empty() || Instant::now() >= next_at)
-            {
-                Counters::bump(&self.counters.upstream_queries);
-                open.push(self.attempt(index, lookup));
-                sent += 1;
-                spacing = (spacing * 2).max(1);
-                let all_asked = sent >= order.len();
-                next_at = Instant::now() + self.members[index].patience(all_asked) * spacing;
-                continue;
-            }
-            if open.is_empty() {
-                return Err(failure);
-            }
-            let another = sent < plan.len() && next_at < deadline;
-            tokio::select! {
-                biased;
-                Some((index, result)) = open.next() => match result {
-                    Ok(reply) => {
-                        // Whoever was asked earlier and is still silent has had its time.
-                        let late = plan[..sent].iter().take_while(|&&earlier| earlier != index);
-                        late.for_each(|&earlier| self.failed(earlier));
-                        return Ok(reply);
-                    }
-                    Err(error) => {
-                        failure = error;
-                        next_at = Instant::now();
-                    }
-                },
-                () = sleep_until(next_at), if another => {}
-                () = sleep_until(deadline) => {
-                    Counters::bump(&self.counters.upstream_timeouts);
-                    plan[..sent].iter().for_each(|&index| self.failed(index));
-                    return Err(Failure::Timeout);
-                }
-            }
-        }
-    }
-
-    async fn attempt(&self, index: usize, lookup: &Lookup) -> (usize, Result<Reply, Failure>) {
-        let member = &self.members[index];
-        let start = Instant::now();
-        let reply = match &member.way {
-            Way::Plain(plain) => plain.ask(lookup).await,
-            Way::Encrypted(encrypted) => ask_apart(encrypted, lookup).await,
-        };
-        let reply = reply.and_then(|reply| match reply.message.metadata.response_code {
-            ResponseCode::NoError | ResponseCode::NXDomain => Ok(reply),
-            code => Err(Failure::Upstream(code.to_string())),
-        });
-        match &reply {
-            Ok(_) => member.answered(start.elapsed()),
-            Err(_) => self.failed(index),
-        }
-        (index, reply)
     }
 
     /// The settings' order, but who failed lately comes last.
@@ -169,21 +129,26 @@ impl Pool {
         order
     }
 
-    fn failed(&self, index: usize) {
+    /// Notes that an upstream failed or was silent for too long.
+    pub fn failed(&self, index: usize) {
         let member = &self.members[index];
         member.failures.fetch_add(1, Ordering::Relaxed);
         member.failed_at.store(self.start.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 }
 
-/// Asks in a task of its own: a connection that is slow to stand must go on becoming one when another upstream wins this
-/// look-up, or it would be given up every time.
-async fn ask_apart(encrypted: &Arc<Encrypted>, lookup: &Lookup) -> Result<Reply, Failure> {
-    let (encrypted, lookup) = (Arc::clone(encrypted), lookup.clone());
-    let asking = tokio::spawn(async move {
-        tokio::time::timeout(BUDGET, encrypted.ask(&lookup)).await.unwrap_or(Err(Failure::Timeout))
-    });
-    asking.await.unwrap_or_else(|error| Err(Failure::Network(error.to_string())))
+/// Asks over an encrypted connection. It goes on in a task of its own: a connection that is slow to stand must go on
+/// becoming one when another upstream wins this look-up, or it would be given up every time.
+pub(in crate::dns) async fn ask_encrypted(encrypted: Arc<Encrypted>, lookup: Lookup) -> Result<Reply, Failure> {
+    tokio::time::timeout(BUDGET, encrypted.ask(&lookup)).await.unwrap_or(Err(Failure::Timeout))
+}
+
+/// An answer that says what there is or that there is nothing; others are failures of the upstream.
+pub(in crate::dns) fn good(reply: Reply) -> Result<Reply, Failure> {
+    match reply.message.metadata.response_code {
+        ResponseCode::NoError | ResponseCode::NXDomain => Ok(reply),
+        code => Err(Failure::Upstream(code.to_string())),
+    }
 }
 
 impl Member {

@@ -2,21 +2,15 @@
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{DNSClass, Name as WireName};
-use rustls::crypto::ring;
 
+use super::random::{Randomness, fill};
 use super::{Failure, Lookup};
-use crate::dns::query::MAX_UDP_ANSWER;
-
-/// Fills `bytes` with what nobody can guess.
-pub(super) fn random(bytes: &mut [u8]) -> Result<(), Failure> {
-    let source = ring::default_provider().secure_random;
-    source.fill(bytes).map_err(|_| Failure::Network("the system gives no random numbers".to_owned()))
-}
+use crate::dns::query::{HEADER, MAX_UDP_ANSWER};
 
 /// An id that nobody can guess.
 pub(super) fn random_id() -> Result<u16, Failure> {
     let mut bytes = [0; 2];
-    random(&mut bytes)?;
+    fill(&mut bytes)?;
     Ok(u16::from_be_bytes(bytes))
 }
 
@@ -32,30 +26,85 @@ pub(super) fn question(lookup: &Lookup, name: &WireName, id: u16) -> Message {
     message
 }
 
-/// The name with the case of every letter thrown by coin: one more thing that a forger has to guess.
-pub(super) fn scrambled(name: &WireName) -> Result<WireName, Failure> {
-    let mut coins = [0_u8; 32];
-    random(&mut coins)?;
-    let mut at = 0;
-    let labels: Vec<Vec<u8>> = name
-        .iter()
-        .map(|label| {
-            let spell = |&letter: &u8| {
-                let up = coins[at / 8 % coins.len()] >> (at % 8) & 1 == 1;
-                at += 1;
-                if up { letter.to_ascii_uppercase() } else { letter.to_ascii_lowercase() }
-            };
-            label.iter().map(spell).collect()
-        })
-        .collect();
-    let mut scrambled = WireName::from_labels(labels).unwrap_or_else(|_| name.clone());
-    scrambled.set_fqdn(true);
-    Ok(scrambled)
+/// A question as octets, written from a [`Lookup::key`]. The id is written by whoever sends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::dns) struct Asked {
+    octets: Box<[u8]>,
+    /// Where the question section ends.
+    end: usize,
+}
+
+impl Asked {
+    /// The question. With `coins`, the case of every letter is thrown by one: one more thing that a forger has to guess.
+    ///
+    /// # Errors
+    /// There are no coins.
+    pub fn new(key: &[u8], coins: Option<&mut Randomness>) -> Result<Self, Failure> {
+        let [dnssec_ok, high, low, name @ ..] = key else {
+            return Err(Failure::Network("the question has no name".to_owned()));
+        };
+        let mut octets = Vec::with_capacity(HEADER + name.len() + 4 + OPT.len());
+        // RD; one question, one additional record (RFC 1035 section 4.1.1).
+        octets.extend([0, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1]);
+        octets.extend(name);
+        if let Some(coins) = coins {
+            scramble(&mut octets[HEADER..], coins.octets()?);
+        }
+        octets.extend([*high, *low, 0, 1]);
+        let end = octets.len();
+        octets.extend(OPT);
+        octets[end + DNSSEC_OK] |= dnssec_ok << 7;
+        Ok(Self { octets: octets.into(), end })
+    }
+
+    /// All of it, under an id.
+    pub fn under(&mut self, id: u16) -> &[u8] {
+        self.octets[..2].copy_from_slice(&id.to_be_bytes());
+        &self.octets
+    }
+
+    /// As [`Asked::under`] was called last.
+    pub fn octets(&self) -> &[u8] {
+        &self.octets
+    }
+
+    /// Whether a datagram that bears our id answers this.
+    pub fn answered(&self, datagram: &[u8]) -> Match {
+        let question = &self.octets[HEADER..self.end];
+        let (Some(head), Some(told)) = (datagram.first_chunk::<HEADER>(), datagram.get(HEADER..self.end)) else {
+            return Match::No;
+        };
+        // QR, and the opcode of a query; one question.
+        let ours = head[..2] == self.octets[..2] && head[2] & 0xf8 == 0x80 && head[4..6] == [0, 1];
+        let (name, kind) = question.split_at(question.len() - 4);
+        let (told_name, told_kind) = told.split_at(name.len());
+        match ours && kind == told_kind && name.eq_ignore_ascii_case(told_name) {
+            true if name == told_name => Match::Exact,
+            true => Match::Spelling,
+            false => Match::No,
+        }
+    }
+}
+
+/// Our OPT record (RFC 6891 section 6.1.2): root, type, the largest answer, no extended code, version 0, flags, no options.
+const OPT: [u8; 11] = {
+    let [high, low] = (MAX_UDP_ANSWER as u16).to_be_bytes();
+    [0, 0, 41, high, low, 0, 0, 0, 0, 0, 0]
+};
+/// Where in [`OPT`] the flag DO is the highest bit.
+const DNSSEC_OK: usize = 7;
+
+/// Throws a coin for each letter. Lengths of labels are no letters: they are below 64.
+fn scramble(name: &mut [u8], coins: [u8; 32]) {
+    let letters = name.iter_mut().filter(|octet| octet.is_ascii_alphabetic());
+    for (at, letter) in letters.enumerate() {
+        *letter ^= (coins[at / 8 % coins.len()] >> (at % 8) & 1) << 5;
+    }
 }
 
 /// How an answer's question compares with ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Match {
+pub(in crate::dns) enum Match {
     /// Letter for letter.
     Exact,
     /// But for the case of letters.
@@ -92,12 +141,58 @@ mod tests {
 
     use super::*;
 
+    fn lookup(name: &str, dnssec_ok: bool) -> Lookup {
+        Lookup { name: WireName::from_ascii(name).unwrap(), kind: RecordType::AAAA, dnssec_ok }
+    }
+
+    #[test]
+    fn octets_are_what_the_library_would_write() {
+        for (name, dnssec_ok) in [("a-b_c.example.com.", false), ("x.", true), ("1.2.3.in-addr.arpa.", true)] {
+            let lookup = lookup(name, dnssec_ok);
+            let mut asked = Asked::new(&lookup.key(), None).unwrap();
+            assert_eq!(asked.under(0x1234), question(&lookup, &lookup.name, 0x1234).to_vec().unwrap());
+        }
+    }
+
     #[test]
     fn scrambling_changes_the_spelling_only() {
-        let name = WireName::from_ascii("a-long_enough.label.example.com.").unwrap();
-        let (one, two) = (scrambled(&name).unwrap(), scrambled(&name).unwrap());
-        assert!(one == name && two == name);
-        assert!(!one.eq_case(&two), "25 coins fell the same way twice");
+        let lookup = lookup("a-long_enough.label.0-9_.example.com.", false);
+        let mut coins = Randomness::default();
+        let mut throw = || Asked::new(&lookup.key(), Some(&mut coins)).unwrap();
+        let (one, two) = (throw(), throw());
+        let read = |asked: &Asked| Message::from_vec(asked.octets()).unwrap().queries[0].name.clone();
+        assert!(read(&one) == lookup.name && read(&two) == lookup.name);
+        assert!(one != two, "25 coins fell the same way twice");
+    }
+
+    #[test]
+    fn a_datagram_must_repeat_the_question() {
+        let lookup = lookup("a.example.", true);
+        let mut asked = Asked::new(&lookup.key(), None).unwrap();
+        asked.under(7);
+        let with = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut octets = asked.octets().to_vec();
+            octets[2] |= 0x80;
+            change(&mut octets);
+            asked.answered(&octets)
+        };
+        assert_eq!(asked.answered(asked.octets()), Match::No, "a question is no answer");
+        assert_eq!(with(&|_| ()), Match::Exact);
+        assert_eq!(with(&|octets| octets[HEADER + 1] = b'A'), Match::Spelling);
+        let end = asked.end;
+        let wrong: [&dyn Fn(&mut Vec<u8>); 8] = [
+            &|octets| octets[1] = 8,
+            &|octets| octets[2] |= 0x10,
+            &|octets| octets[5] = 0,
+            &|octets| octets[5] = 2,
+            &|octets| octets[HEADER + 1] = b'b',
+            &|octets| octets[end - 3] = 1,
+            &|octets| octets[end - 1] = 3,
+            &|octets| octets.truncate(end - 1),
+        ];
+        for (number, change) in wrong.into_iter().enumerate() {
+            assert_eq!(with(change), Match::No, "change {number}");
+        }
     }
 
     #[test]
