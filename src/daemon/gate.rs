@@ -7,12 +7,12 @@
 mod changes;
 mod leases;
 pub mod recharge;
+mod serve;
 mod standing;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
@@ -33,7 +33,7 @@ use crate::policy::schedule::Moment;
 pub use self::standing::Leases;
 pub use super::blame::Refused;
 use super::caps::{Ahead, Book};
-use super::handle::{EndsTheProcess, Group, Handle, Message, Waiting};
+use super::handle::Waiting;
 use super::{blame, held, world};
 
 /// Leases that go into one transaction.
@@ -85,7 +85,7 @@ pub struct Gate {
     /// Told when live flows may have to be charged to more caps.
     recharge: Arc<Notify>,
     /// Requests.
-    waiting: Waiting,
+    waiting: Arc<Mutex<Waiting>>,
     start: Instant,
 }
 
@@ -136,7 +136,7 @@ impl Gate {
             leases: Arc::new(Leases::new(start)),
             changed: watch::Sender::default(),
             recharge: Arc::default(),
-            waiting: Waiting::default(),
+            waiting: Arc::default(),
             start,
         })
     }
@@ -171,40 +171,6 @@ impl Gate {
                 self.world = old;
                 self.behind = Some(refused.what.clone());
                 Err(refused)
-            }
-        }
-    }
-
-    /// Starts the gate's thread.
-    pub fn spawn(self) -> std::io::Result<(Handle, std::thread::JoinHandle<()>)> {
-        let (handle, requests) = super::handle::queue(Arc::clone(&self.leases));
-        let work = move || {
-            let _guard = EndsTheProcess("the gate");
-            self.serve(requests);
-        };
-        let thread = std::thread::Builder::new().name("gate".into()).spawn(work)?;
-        Ok((handle, thread))
-    }
-
-    fn serve(mut self, requests: Receiver<Message>) {
-        self.waiting.queue = Some(requests);
-        while let Some(first) = self.waiting.next() {
-            let (mut job, mut leases) = (None, Group::default());
-            let mut next = Some(first);
-            // Leases that wait go together and first; a job ends the group.
-            while let Some(message) = next.take() {
-                match message {
-                    Message::Lease(requests, done) => leases.add(requests, done),
-                    Message::Job(work) => job = Some(work),
-                    Message::Stop => return,
-                }
-                if job.is_none() && leases.len() < GROUP {
-                    next = self.waiting.try_next();
-                }
-            }
-            self.lease(leases);
-            if let Some(job) = job {
-                job(&mut self);
             }
         }
     }

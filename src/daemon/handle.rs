@@ -1,8 +1,9 @@
-//! The way to the gate from any thread: a bounded queue.
+//! The way to the gate from any thread: a bounded queue, and for leases, when nothing waits there, no way at all.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::oneshot;
 
@@ -11,10 +12,13 @@ use crate::core::lease::{Acked, Done, LeaseError, LeaseRequest, Leaser, Wanted};
 
 /// Requests that may wait for the gate; beyond it answers fail at once instead of piling up.
 const QUEUE: usize = 8192;
-/// A gate's queue: the way in, and what comes out of it.
-pub(super) fn queue(leases: Arc<Leases>) -> (Handle, Receiver<Message>) {
+
+/// The way to a gate. What comes by it goes to `waiting`.
+pub(super) fn to(gate: &Arc<Mutex<Gate>>, leases: Arc<Leases>, waiting: &Mutex<Waiting>) -> Handle {
     let (queue, requests) = sync_channel(QUEUE);
-    (Handle { queue, leases }, requests)
+    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    waiting.queue = Some(requests);
+    Handle { queue, leases, gate: Arc::downgrade(gate), wanted: Arc::clone(&waiting.wanted) }
 }
 
 pub(super) type Job = Box<dyn FnOnce(&mut Gate) + Send>;
@@ -25,6 +29,8 @@ pub(super) struct Waiting {
     pub(super) queue: Option<Receiver<Message>>,
     /// What was taken from the queue while only leases were looked for.
     behind: VecDeque<Message>,
+    /// Messages that have not been seen to.
+    pub(super) wanted: Arc<AtomicUsize>,
 }
 
 impl Waiting {
@@ -46,7 +52,10 @@ impl Waiting {
             && let Ok(message) = queue.try_recv()
         {
             match message {
-                Message::Lease(requests, done) => group.add(requests, done),
+                Message::Lease(requests, done) => {
+                    group.add(requests, done);
+                    self.wanted.fetch_sub(1, Ordering::SeqCst);
+                }
                 other => self.behind.push_back(other),
             }
         }
@@ -107,6 +116,9 @@ pub(super) enum Message {
 pub struct Handle {
     queue: SyncSender<Message>,
     leases: Arc<Leases>,
+    gate: Weak<Mutex<Gate>>,
+    /// Messages that the gate has not seen to.
+    wanted: Arc<AtomicUsize>,
 }
 
 /// The gate is gone; the process is ending.
@@ -128,6 +140,7 @@ impl Handle {
             let _ = done.send(job(gate));
         }));
         let queue = self.queue.clone();
+        self.wanted.fetch_add(1, Ordering::SeqCst);
         // The queue is full only in a flood of leases; waiting for a place must not hold up the runtime.
         tokio::task::spawn_blocking(move || queue.send(message)).await.map_err(|_| Stopped)?.map_err(|_| Stopped)?;
         result.await.map_err(|_| Stopped)
@@ -135,19 +148,36 @@ impl Handle {
 
     /// Ends the gate's thread. What the kernel enforces stays.
     pub fn stop(&self) {
+        self.wanted.fetch_add(1, Ordering::SeqCst);
         let _ = self.queue.send(Message::Stop);
     }
 }
 
 impl Handle {
+    /// Leaves leases for the gate's thread.
     fn submit(&self, requests: Vec<LeaseRequest>, done: Done) {
         let count = requests.len();
+        self.wanted.fetch_add(1, Ordering::SeqCst);
         let (done, error) = match self.queue.try_send(Message::Lease(requests, done)) {
             Err(TrySendError::Full(Message::Lease(_, done))) => (done, LeaseError::Busy),
             Err(TrySendError::Disconnected(Message::Lease(_, done))) => (done, stopped()),
             _ => return,
         };
+        self.wanted.fetch_sub(1, Ordering::SeqCst);
         done((0..count).map(|_| Err(error.clone())).collect());
+    }
+
+    /// Grants leases here and now, if nothing else waits for the gate: the way to its thread and back takes as long as the
+    /// kernel does. Gives them back if not.
+    fn grant(&self, requests: Vec<LeaseRequest>, done: Done) -> Result<(), (Vec<LeaseRequest>, Done)> {
+        let gate = self.gate.upgrade();
+        let gate = gate.as_ref().filter(|_| self.wanted.load(Ordering::SeqCst) == 0);
+        let Some(mut gate) = gate.and_then(|gate| gate.try_lock().ok()) else { return Err((requests, done)) };
+        let _guard = EndsTheProcess("the gate");
+        let mut group = Group::default();
+        group.add(requests, done);
+        gate.lease(group);
+        Ok(())
     }
 }
 
@@ -166,7 +196,9 @@ impl Leaser for Handle {
     }
 
     fn lease_all(self: &Arc<Self>, requests: Vec<LeaseRequest>, done: Done) {
-        self.submit(requests, done);
+        if let Err((requests, done)) = self.grant(requests, done) {
+            self.submit(requests, done);
+        }
     }
 
     fn held(&self, wanted: &Wanted<'_>) -> Option<Acked> {
@@ -210,6 +242,7 @@ mod tests {
     fn leases_overtake_and_everything_else_keeps_its_order() {
         let (queue, requests) = sync_channel(QUEUE);
         let mut waiting = Waiting { queue: Some(requests), ..Waiting::default() };
+        waiting.wanted.store(9, Ordering::SeqCst);
         for message in [Message::Job(Box::new(|_| ())), lease(), Message::Stop, lease(), lease()] {
             queue.send(message).expect("there is room");
         }

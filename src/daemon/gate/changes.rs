@@ -1,6 +1,7 @@
 //! Transactions that are not leases, and what is tidied up between them.
 
 use std::collections::BTreeSet;
+use std::sync::PoisonError;
 use std::time::Instant;
 
 use super::{GROUP, Gate};
@@ -50,7 +51,7 @@ impl Gate {
             let took = begin.elapsed();
             let begin = Instant::now();
             while begin.elapsed() < took {
-                let group = self.waiting.leases(GROUP);
+                let group = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).leases(GROUP);
                 if group.is_empty() {
                     break;
                 }

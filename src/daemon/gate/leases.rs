@@ -7,7 +7,7 @@ use crate::nft::ErrorKind;
 
 impl Gate {
     /// Grants a group of leases, in one transaction if the kernel takes it.
-    pub(super) fn lease(&mut self, group: Group) {
+    pub(in crate::daemon) fn lease(&mut self, group: Group) {
         if group.is_empty() {
             return;
         }

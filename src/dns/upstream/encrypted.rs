@@ -52,7 +52,7 @@ struct Line {
 }
 
 impl Encrypted {
-    pub fn new(address: SocketAddr, protocol: Protocol, tls: Arc<ClientConfig>) -> Self {
+    pub(super) fn new(address: SocketAddr, protocol: Protocol, tls: Arc<ClientConfig>) -> Self {
         Self {
             address,
             protocol,

@@ -180,7 +180,8 @@ mod tests {
         assert_eq!(with(&|_| ()), Match::Exact);
         assert_eq!(with(&|octets| octets[HEADER + 1] = b'A'), Match::Spelling);
         let end = asked.end;
-        let wrong: [&dyn Fn(&mut Vec<u8>); 8] = [
+        type Change<'c> = &'c dyn Fn(&mut Vec<u8>);
+        let wrong: [Change<'_>; 8] = [
             &|octets| octets[1] = 8,
             &|octets| octets[2] |= 0x10,
             &|octets| octets[5] = 0,
