@@ -104,10 +104,12 @@ fn records(messages: &[Vec<u8>]) -> Vec<String> {
         assert_eq!(message.metadata.response_code, ResponseCode::NoError);
         assert!(message.metadata.authoritative && message.metadata.id == 0x1234);
         for record in &message.answers {
+            // As sent: shown to people, a name may be in Unicode.
+            let name = record.name.to_ascii();
             out.push(match &record.data {
-                RData::SOA(soa) => format!("{} SOA {}", record.name, soa.serial),
-                RData::NS(_) => format!("{} NS", record.name),
-                RData::CNAME(target) => format!("{} {}", record.name, target.0),
+                RData::SOA(soa) => format!("{name} SOA {}", soa.serial),
+                RData::NS(_) => format!("{name} NS"),
+                RData::CNAME(target) => format!("{name} {}", target.0.to_ascii()),
                 other => panic!("{other:?}"),
             });
         }
