@@ -145,6 +145,21 @@ fn texts_are_printed_and_wrapped_for_scripts() {
 }
 
 #[test]
+fn zones_come_in_pieces_and_not_without_their_end() {
+    let program = Program::new();
+    let piece = |text: &str, more: bool| done(json!({ "text": text, "more": more }));
+    let pieces = piece("; \"a\nb", true) + &piece("c\nd \\", true) + &piece("e\n", false);
+    let (_, ran) = with_answer(&program, &["rpz"], "", &pieces);
+    assert_eq!(ran.done().stdout, "; \"a\nbc\nd \\e\n");
+    let (_, ran) = with_answer(&program, &["rpz", "--json"], "", &pieces);
+    assert_eq!(ran.done().json(), json!({ "text": "; \"a\nbc\nd \\e\n" }));
+    // A daemon that goes away in the middle.
+    let (_, ran) = with_answer(&program, &["rpz"], "", &piece("a\n", true));
+    let told = "error: the daemon closed the connection without an answer; its log tells why\n";
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (Some(1), "a\n", told));
+}
+
+#[test]
 fn explain_asks_with_the_name_in_normal_form() {
     let program = Program::new();
     let answer = json!({ "verdict": "block", "reason": "denied", "path": "/deny/domains/0", "host": null,

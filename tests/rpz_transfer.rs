@@ -2,13 +2,16 @@
 //!
 //! Everything stays on the loopback interface, at ports that are free. `dig` (package `bind9-dnsutils`) reads transfers
 //! and checks their signatures with BIND's code; Unbound follows without signatures, which is all that it can; BIND
-//! (`bind9`) follows with them. One that is missing is skipped loudly; with `CI=true` that is a failure, but for `bind9`
-//! (see `tests/rpz_peers.rs`).
+//! (`bind9`) and PowerDNS Recursor (`pdns-recursor`) follow with them, the latter without NOTIFY. One that is missing is
+//! skipped loudly; with `CI=true` that is a failure, but for those whose service takes port 53 (see `tests/rpz_peers.rs`).
 
-#[path = "rpz_transfer/peers.rs"]
-mod peers;
 #[path = "rpz_transfer/primary.rs"]
 mod primary;
+#[allow(dead_code, reason = "each test program uses a part")]
+#[path = "resolvers/mod.rs"]
+mod resolvers;
+#[path = "rpz_transfer/tools.rs"]
+mod tools;
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -16,8 +19,10 @@ use std::time::{Duration, Instant};
 
 use clawgress::dns::transfer::Limits;
 use clawgress::plan::rpz::{Action, Image};
-use peers::{Asked, Peer, dig, free_port, program, upstream, wait};
 use primary::{ALLOW, DENY, Primary, SECRET, Who};
+use resolvers::start::Setup;
+use resolvers::{Asked, Peer, free_port, program, upstream};
+use tools::{dig, wait};
 
 fn images(names: &[&str]) -> Image {
     Image::from_records(names.iter().map(|name| (*name, Action::Passthru)))
@@ -69,9 +74,10 @@ fn dig_reads_signed_transfers_and_takes_no_other_signature() {
 
 /// What a peer answers to an agent once it follows.
 fn follows(peer: &mut Peer, primary: &Primary) {
+    // BIND answers unfiltered until it has all zones.
+    wait("the zones are there", peer, |peer| peer.ask("elsewhere.test") == Asked::NoName);
     wait("the zones are there", peer, |peer| peer.ask("a.example.org") == Asked::Address);
     assert_eq!(peer.ask("b.example.org"), Asked::NoName);
-    assert_eq!(peer.ask("elsewhere.test"), Asked::NoName);
     // The zones ask once a minute by themselves; what comes sooner comes by NOTIFY. Twice, because the first may still be
     // told with what was told while the peer started.
     for (serial, here, gone) in [(2000, "b.example.org", "a.example.org"), (3000, "c.example.org", "b.example.org")] {
@@ -94,8 +100,9 @@ fn unbound_follows_a_change_by_notify() {
     let port = free_port();
     let primary = Primary::start(&[Who::unsigned(Ipv4Addr::LOCALHOST, port)], Limits::default());
     primary.publish(1000, images(&["a.example.org"]));
-    let mut peer = Peer::unbound(&binary, port, primary.address, &[ALLOW, DENY], upstream());
-    follows(&mut peer, &primary);
+    let zones = zones();
+    let setup = Setup::following(primary.address, &zones, port, upstream());
+    follows(&mut Peer::unbound(&binary, tempfile::tempdir().unwrap(), &setup), &primary);
 }
 
 #[test]
@@ -104,8 +111,42 @@ fn bind_follows_a_change_by_notify_and_signs() {
     let port = free_port();
     let primary = Primary::start(&[Who::signed(Ipv4Addr::LOCALHOST, port)], Limits::default());
     primary.publish(1000, images(&["a.example.org"]));
-    let mut peer = Peer::bind(&binary, port, primary.address, &[ALLOW, DENY], upstream());
-    follows(&mut peer, &primary);
+    let zones = zones();
+    let setup = Setup::following(primary.address, &zones, port, upstream());
+    follows(&mut Peer::bind(&binary, tempfile::tempdir().unwrap(), &setup), &primary);
+}
+
+/// It signs, takes differences, and asks by itself: this version passes over NOTIFY of such zones.
+#[test]
+fn powerdns_recursor_follows_by_asking_and_signs() {
+    let Some(binary) = program("pdns_recursor", "pdns-recursor", true) else { return };
+    let port = free_port();
+    let primary = Primary::start(&[Who::signed(Ipv4Addr::LOCALHOST, port)], Limits::default());
+    let many: Vec<String> = (0..2000).map(|number| format!("n{number}.example.org")).collect();
+    let with = |name: &'static str| images(&many.iter().map(String::as_str).chain([name]).collect::<Vec<_>>());
+    primary.publish(1000, with("a.example.org"));
+    let zones = zones();
+    let setup = Setup::following(primary.address, &zones, port, upstream());
+    let mut peer = Peer::recursor(&binary, tempfile::tempdir().unwrap(), &setup, 1);
+    wait("the zones are there", &mut peer, |peer| peer.ask("a.example.org") == Asked::Address);
+    assert_eq!(peer.ask("b.example.org"), Asked::NoName);
+    assert_eq!(peer.ask("elsewhere.test"), Asked::NoName);
+    for (serial, here, gone) in [(2000, "b.example.org", "a.example.org"), (3000, "c.example.org", "b.example.org")] {
+        primary.publish(serial, with(here));
+        wait("it follows a change", &mut peer, |peer| peer.ask(here) == Asked::Address);
+        wait("what went is gone", &mut peer, |peer| peer.ask(gone) == Asked::NoName);
+        wait("its state is known", &mut peer, |_| {
+            let report = &primary.transfers.report()[0];
+            report.zones.iter().find(|zone| zone.zone == ALLOW).unwrap().confirmed == Some(serial)
+        });
+    }
+    let log = peer.log();
+    let step = log.lines().filter(|line| line.contains(r#"additions="1""#) && line.contains(r#"removals="1""#));
+    assert_eq!(step.count(), 2, "differences came, not whole zones: {log}");
+}
+
+fn zones() -> Vec<String> {
+    [ALLOW, DENY].map(str::to_owned).to_vec()
 }
 
 #[test]
@@ -214,4 +255,20 @@ fn notes_are_repeated_until_they_are_answered() {
     primary.publish(1001, images(&["b.example.org"]));
     let (note, _) = receive();
     assert!(note[12..].starts_with(b"\x06global\x05allow"), "{note:?}");
+}
+
+#[test]
+fn who_is_no_agent_any_more_is_told() {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let primary = Primary::start(&[Who::unsigned(Ipv4Addr::LOCALHOST, port)], Limits::default());
+    primary.transfers.refuse(vec!["127.0.0.0/8".parse().unwrap()]);
+    primary.publish(1000, images(&["a.example.org"]));
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let mut packet = [0; 512];
+    assert!(socket.recv(&mut packet).is_err(), "an agent is told nothing");
+    primary.transfers.refuse(vec!["192.0.2.0/24".parse().unwrap()]);
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    socket.recv(&mut packet).expect("a note comes");
+    assert_eq!(packet[2], 0x24);
 }

@@ -38,13 +38,20 @@ pub struct Peer {
 }
 
 /// All that are known; those that are not installed are left out by [`Peer::start`].
-pub const PEERS: [Peer; 4] = [
+pub const PEERS: [Peer; 5] = [
     Peer {
         name: "Unbound, RPZ",
         address: "127.0.0.1:5301",
         write: unbound,
         program: "/usr/sbin/unbound",
         arguments: |dir| vec!["-d".to_owned(), "-c".to_owned(), show(dir.join("unbound.conf"))],
+    },
+    Peer {
+        name: "BIND, RPZ",
+        address: "127.0.0.1:5305",
+        write: bind,
+        program: "/usr/sbin/named",
+        arguments: |dir| ["-g", "-n", "1", "-c", &show(dir.join("named.conf"))].map(str::to_owned).to_vec(),
     },
     Peer {
         name: "PowerDNS Recursor, RPZ, packet cache",
@@ -120,6 +127,24 @@ fn unbound(rules: Rules, dir: &Path, address: &str, upstream: &str) {
         upstream = upstream.replace(':', "@"),
     );
     save(dir, "unbound.conf", &text);
+}
+
+fn bind(rules: Rules, dir: &Path, address: &str, upstream: &str) {
+    zones(rules, dir);
+    let (ip, port) = address.split_once(':').expect("address and port");
+    let (upstream, upstream_port) = upstream.split_once(':').expect("address and port");
+    let dir_text = dir.display();
+    let text = format!(
+        "options {{ directory \"{dir_text}\"; pid-file none; session-keyfile \"{dir_text}/key\";\n \
+         listen-on port {port} {{ {ip}; }}; listen-on-v6 {{ none; }}; recursion yes; allow-query {{ any; }};\n \
+         forward only; forwarders {{ {upstream} port {upstream_port}; }}; dnssec-validation no;\n \
+         recursive-clients 10000; minimal-responses yes; querylog no;\n \
+         response-policy {{ zone \"allow\"; zone \"deny\"; }} qname-wait-recurse no break-dnssec yes; }};\n\
+         controls {{ }};\nlogging {{ category rpz {{ null; }}; category default {{ default_stderr; }}; }};\n\
+         zone \"allow\" {{ type primary; file \"{dir_text}/allow.zone\"; notify no; }};\n\
+         zone \"deny\" {{ type primary; file \"{dir_text}/deny.zone\"; notify no; }};\n"
+    );
+    save(dir, "named.conf", &text);
 }
 
 fn recursor(rules: Rules, dir: &Path, address: &str, upstream: &str) {

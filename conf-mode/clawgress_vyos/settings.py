@@ -102,13 +102,12 @@ def _rpz_mistakes(config):
         yield "rpz", "needs a secondary: nobody could fetch the zones"
     if not listen:
         yield "rpz", "needs a listen-address: nobody could fetch the zones"
-    ports = [int(rpz.get("port", RPZ_PORT)), int(config.get("dns", {}).get("port", DNS_PORT))]
-    own = config.get("listen-address", EVERYWHERE)
     for address in listen:
         if address in EVERYWHERE:
             yield f"rpz listen-address {address}", "is every address; name each, name servers are told of changes from it"
-        elif ports[0] == ports[1] and any(same(address, mine) for mine in own):
-            yield "rpz port", "agents ask there; give the zones another port"
+    # The packet filter lets agents reach the port of DNS at every address of the router.
+    if listen and int(rpz.get("port", RPZ_PORT)) == int(config.get("dns", {}).get("port", DNS_PORT)):
+        yield "rpz port", "agents ask there; give the zones another port"
     taken = {}
     for name, entry in secondaries.items():
         words = f"rpz secondary {name}"
@@ -116,6 +115,8 @@ def _rpz_mistakes(config):
             yield words, "needs an address"
             continue
         address, key = ip_address(entry["address"]), entry.get("key")
+        # As such nobody ever asks from it.
+        address = getattr(address, "ipv4_mapped", None) or address
         if listen and address.version not in {ip_address(mine).version for mine in listen}:
             yield words, f"could not ask: no listen-address of rpz is IPv{address.version}"
         for place in ((address, int(entry.get("port", DNS_PORT))), (address, key)):

@@ -3,10 +3,11 @@
 use clap::Args;
 
 use super::apply::{refused, understood};
+use super::client::ClientError;
 use super::output::{Output, Tone, columns, remark};
 use super::{Context, Outcome};
 use crate::core::caps::CapUse;
-use crate::daemon::protocol::{self, Check, Request, Response, StateWord, Text};
+use crate::daemon::protocol::{self, Check, Piece, Request, Response, StateWord, Text};
 
 const STATUS_EXAMPLES: &str = "\
 Examples:
@@ -207,7 +208,32 @@ pub(super) fn firewall(arguments: &Firewall, context: &mut Context) -> anyhow::R
 }
 
 pub(super) fn rpz(arguments: &Rpz, context: &mut Context) -> anyhow::Result<Outcome> {
-    text(&Request::Rpz { host: arguments.host.clone() }, arguments.json, context)
+    let mut daemon = context.daemon()?;
+    let mut response = daemon.ask(&Request::Rpz { host: arguments.host.clone() })?;
+    let mut begun = false;
+    loop {
+        if !response.success {
+            return Ok(refused("clawgress", &response));
+        }
+        let Piece { text, more } = understood(&response)?;
+        piece(&text, !begun, !more, arguments.json, context)?;
+        if !more || !context.out.is_read() {
+            return Ok(Outcome::Done);
+        }
+        begun = true;
+        response = daemon.more()?.ok_or(ClientError::Closed)?;
+    }
+}
+
+/// Writes a piece of a text; as JSON the pieces are one string.
+fn piece(text: &str, first: bool, last: bool, json: bool, context: &mut Context) -> anyhow::Result<()> {
+    if !json {
+        return if last { context.out.lines(text) } else { context.out.text(text) };
+    }
+    let quoted = serde_json::to_string(text)?;
+    let inner = quoted.strip_prefix('"').and_then(|inner| inner.strip_suffix('"')).unwrap_or_default();
+    let (before, after) = (if first { "{\n  \"text\": \"" } else { "" }, if last { "\"\n}\n" } else { "" });
+    [before, inner, after].iter().try_for_each(|part| context.out.text(part))
 }
 
 fn text(request: &Request, json: bool, context: &mut Context) -> anyhow::Result<Outcome> {

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use chrono::Utc;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tracing::{info, warn};
 
@@ -17,8 +16,6 @@ use crate::api;
 use crate::core::telemetry::Window;
 use crate::decisions::Log;
 use crate::dns::Counters;
-use crate::plan::rpz;
-use crate::policy::schedule::Moment;
 use crate::settings::Settings;
 use crate::store::Origin;
 
@@ -79,7 +76,8 @@ pub async fn answer(request: Request, caller: &Caller, office: &Arc<Office>) -> 
         Request::Status {} => Response::done(status::status(office).await),
         Request::Health {} => Response::done(status::health(&status::status(office).await)),
         Request::Firewall {} => firewall(office).await,
-        Request::Rpz { host } => zones(office, host.as_deref()).await,
+        // In pieces (`printed`); one answer would be too long for a large policy.
+        Request::Rpz { .. } => Response::failed("zones are printed by the tool alone"),
         Request::Show {} => match office.revisions.lock().await.store().stored_policy() {
             Ok(policy) => Response::done(Stored { policy }),
             Err(error) => Response::failed(error.to_string()),
@@ -184,31 +182,6 @@ async fn firewall(office: &Arc<Office>) -> Response {
         Ok(Err(error)) => Response::failed(error.to_string()),
         Err(stopped) => Response::failed(stopped.to_string()),
     }
-}
-
-async fn zones(office: &Arc<Office>, host: Option<&str>) -> Response {
-    let revisions = office.revisions.lock().await;
-    let Some(current) = &revisions.current else {
-        let why = "no policy is in force, so there is no zone; import one: clawgress import --policy FILE";
-        return Response::because(Refusal::Conflict, why);
-    };
-    let policy = &current.policy;
-    let revision = current.meta.revision;
-    let rules = rpz::rules(policy);
-    if rules > rpz::MAX_RULES {
-        let most = rpz::MAX_RULES;
-        let why = format!("the policy has {rules} rules about names, and zones are printed of at most {most}");
-        return Response::because(Refusal::Conflict, why);
-    }
-    let only = match host {
-        None => None,
-        Some(host) => match policy.hosts.keys().find(|name| name.as_str() == host) {
-            Some(name) => Some(name),
-            None => return Response::failed(format!("the policy has no host {host}; `clawgress show` lists them")),
-        },
-    };
-    let moment = Moment::of(policy, Utc::now(), crate::store::system_zone());
-    Response::done(Text { text: rpz::render(policy, revision, only, Some(&moment)) })
 }
 
 async fn teardown(office: &Arc<Office>) -> Response {

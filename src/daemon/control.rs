@@ -12,8 +12,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
 use super::answer::{Caller, Office, answer};
-use super::logged;
 use super::protocol::{MAX_LINE, Request, Response};
+use super::{logged, printed};
 use crate::settings::SOCKET_NAME;
 use crate::store::words;
 
@@ -117,6 +117,7 @@ async fn converse(stream: UnixStream, office: &Arc<Office>) {
             Ok(Request::Log { follow: true, filter }) => {
                 return logged::follow(filter, office, &mut reader, &mut writer).await;
             }
+            Ok(Request::Rpz { host }) => return printed::send(host.as_deref(), office, &mut writer).await,
             Ok(request) => answer(request, &Caller::Tool, office).await,
             Err(error) => Response::failed(format!("not a request of this version: {error}")),
         };

@@ -20,6 +20,7 @@ mod logged;
 mod mending;
 mod packets;
 pub mod planned;
+mod printed;
 pub mod protocol;
 mod recorder;
 pub mod replayed;

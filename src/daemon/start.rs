@@ -123,7 +123,7 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
         planning: Mutex::default(),
         stopped: stopped.clone(),
     });
-    let state_dir = settings.state_dir.clone();
+    let zones_settings = settings.clone();
     let mut tasks = vec![
         tokio::spawn(rest(Arc::clone(&office), wait(stopped.clone()))),
         tokio::spawn(bound.serve(judge, Arc::new(handle.clone()), wait(stopped.clone()))),
@@ -137,7 +137,7 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
     ];
     if let (Some(bound), Some(outlet)) = (zones_bound, outlet) {
         tasks.push(tokio::spawn(bound.serve(wait(stopped.clone()))));
-        tasks.push(tokio::spawn(zones::keep(outlet, handle.clone(), changed_too, state_dir, wait(stopped))));
+        tasks.push(tokio::spawn(zones::keep(outlet, handle.clone(), changed_too, zones_settings, wait(stopped))));
     }
     if !owned {
         watch::table(handle.clone());

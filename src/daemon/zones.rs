@@ -1,11 +1,12 @@
 //! The zones for other name servers, kept as the policy and the clock say.
 
+mod told;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -24,11 +25,14 @@ use crate::policy::Policy;
 use crate::policy::schedule::Moment;
 use crate::settings::{Hash, Settings, TransferKey};
 use crate::store::{self, Serials, ToldZone};
+use told::{Told, Unwritten};
 
 /// The longest file with a secret that is read, bytes.
 const MAX_SECRET: u64 = 4096;
 /// After a failure of the timer.
 const AGAIN: Duration = Duration::from_millis(500);
+/// After serials could not be written down.
+const WRITE_AGAIN: Duration = Duration::from_secs(30);
 
 /// The zones as others see them.
 pub struct Outlet {
@@ -83,26 +87,21 @@ pub async fn keep(
     outlet: Arc<Outlet>,
     gate: Handle,
     changed: watch::Receiver<()>,
-    state_dir: PathBuf,
+    settings: Settings,
     stopped: impl Future<Output = ()>,
 ) {
+    let told = Told::new(settings.state_dir, settings.runtime_dir, store::boot_id());
     match Timer::start() {
         Ok(timer) => tokio::select! {
-            () = work(outlet, gate, changed, state_dir, timer) => {}
+            () = work(outlet, gate, changed, told, timer) => {}
             () = stopped => {}
         },
         Err(error) => error!("no timer for time windows, so no zone is served to other name servers: {error}"),
     }
 }
 
-async fn work(
-    outlet: Arc<Outlet>,
-    gate: Handle,
-    mut changed: watch::Receiver<()>,
-    state_dir: PathBuf,
-    mut timer: Timer,
-) {
-    let mut press = Press::new(Arc::clone(&outlet), state_dir);
+async fn work(outlet: Arc<Outlet>, gate: Handle, mut changed: watch::Receiver<()>, told: Told, mut timer: Timer) {
+    let mut press = Press::new(Arc::clone(&outlet), told);
     loop {
         let Ok(policy) = gate.run(|gate| gate.policy.clone()).await else { return };
         // After a teardown the last zones stay: nobody said that the others shall open as well.
@@ -136,6 +135,7 @@ async fn work(
         tokio::select! {
             _ = timer.events.recv() => {}
             told = changed.changed() => if told.is_err() { return },
+            () = tokio::time::sleep(WRITE_AGAIN), if outlet.trouble().is_some() => {}
         }
     }
 }
@@ -143,22 +143,19 @@ async fn work(
 /// Makes editions, and remembers their serials.
 pub(super) struct Press {
     outlet: Arc<Outlet>,
-    state_dir: PathBuf,
+    told: Told,
     editions: BTreeMap<String, Arc<Edition>>,
     serials: Serials,
 }
 
 impl Press {
-    fn new(outlet: Arc<Outlet>, state_dir: PathBuf) -> Self {
-        // Without it serials begin with the time, which is newer than what was.
-        let serials = store::read_serials(&state_dir).unwrap_or_else(|error| {
-            warn!("{error}; the zones get new serials");
-            Serials::default()
-        });
-        Self { outlet, state_dir, editions: BTreeMap::new(), serials }
+    fn new(outlet: Arc<Outlet>, told: Told) -> Self {
+        let serials = told.read();
+        Self { outlet, told, editions: BTreeMap::new(), serials }
     }
 
-    /// The zones at an instant. First their serials are on disk, then others hear of them.
+    /// The zones at an instant. First their serials are written down, then others hear of them; where they can be
+    /// written nowhere, others hear nothing: a start might give another zone an older serial, and nobody would take it.
     fn print(&mut self, policy: &Policy, moment: &Moment) {
         let seconds = moment.utc.timestamp().try_into().unwrap_or(0);
         let (fresh, serials) = next(&self.editions, &self.serials, served(policy, moment), seconds);
@@ -166,27 +163,31 @@ impl Press {
             .iter()
             .filter(|(name, edition)| self.editions.get(*name).is_none_or(|old| old.serial != edition.serial));
         let changed = changed.count();
-        if changed == 0 && fresh.len() == self.editions.len() {
+        let same = changed == 0 && fresh.len() == self.editions.len();
+        let before = self.outlet.trouble();
+        if same && before.is_none() {
             return;
         }
-        let trouble = if serials == self.serials { None } else { write(&self.state_dir, &serials).err() };
-        if let Some(why) = &trouble {
+        let written = if serials == self.serials && before.is_none() { Ok(()) } else { self.told.write(&serials) };
+        let trouble = match &written {
+            Ok(()) => None,
+            Err(Unwritten::OnDisk(why) | Unwritten::Anywhere(why)) => Some(why.clone()),
+        };
+        if let Some(why) = trouble.as_ref().filter(|_| trouble != before) {
             error!("{why}");
         }
         *self.outlet.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        if matches!(written, Err(Unwritten::Anywhere(_))) {
+            return;
+        }
         (self.editions, self.serials) = (fresh, serials);
+        if same {
+            return;
+        }
         let editions: Vec<_> = self.editions.values().cloned().collect();
         self.outlet.transfers.publish(&editions);
         info!("{changed} of {} zones changed for other name servers", editions.len());
     }
-}
-
-/// Where the serials cannot be written, the file goes: what it says of them is not true any more, and a start that
-/// believed it could serve another zone under a serial that is older than the last one.
-fn write(state_dir: &Path, serials: &Serials) -> Result<(), String> {
-    let Err(error) = store::write_serials(state_dir, serials) else { return Ok(()) };
-    let also = store::forget_serials(state_dir).err().map(|error| format!("; {error}")).unwrap_or_default();
-    Err(format!("the serials of the zones are not written down, so all get new ones at the next start: {error}{also}"))
 }
 
 /// The editions of these zones, and what is to be remembered. A zone that is as it was keeps its serial.
@@ -198,7 +199,7 @@ fn next(
 ) -> (BTreeMap<String, Arc<Edition>>, Serials) {
     let serial = next_serial(serials.last, seconds);
     let mut out = BTreeMap::new();
-    let mut told = Serials { last: serials.last, zones: BTreeMap::new() };
+    let mut told = Serials { zones: BTreeMap::new(), ..serials.clone() };
     for zone in served {
         let name = zone.name.clone();
         let (edition, entry) = match (before.get(&name), serials.zones.get(&name)) {
@@ -231,11 +232,14 @@ impl Outlet {
         self.transfers.report().into_iter().map(follower).collect()
     }
 
+    fn trouble(&self) -> Option<String> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The checks of `status`.
     pub fn checks(&self) -> Vec<Check> {
         let listen: Vec<String> = self.listen.iter().map(SocketAddr::to_string).collect();
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let own = match trouble {
+        let own = match self.trouble() {
             Some(why) => check("rpz", false, why),
             None => check("rpz", true, format!("zones are served on {}", listen.join(", "))),
         };

@@ -93,16 +93,19 @@ impl Names {
         matches!(self, Self::File(_, contents) if contents.report().exceptions > 0)
     }
 
-    /// All entries with their lines.
-    pub fn patterns(&self) -> Box<dyn Iterator<Item = (Pattern, String)> + '_> {
+    /// All entries, each with a number that [`Names::line`] puts into words.
+    pub fn patterns(&self) -> Box<dyn Iterator<Item = (Pattern, u32)> + '_> {
         match self {
-            Self::Written(index) => {
-                let entries = index.list.entries.iter().enumerate();
-                Box::new(entries.map(|(at, pattern)| (pattern.clone(), index.list.entry_path(at).to_string())))
-            }
-            Self::File(path, contents) => {
-                Box::new(contents.entries().map(move |entry| (entry.pattern, format!("{path} line {}", entry.line))))
-            }
+            Self::Written(index) => Box::new(index.list.entries.iter().cloned().zip(0..)),
+            Self::File(_, contents) => Box::new(contents.entries().map(|entry| (entry.pattern, entry.line))),
+        }
+    }
+
+    /// Where an entry stands.
+    pub fn line(&self, number: u32) -> String {
+        match self {
+            Self::Written(index) => index.list.entry_path(number as usize).to_string(),
+            Self::File(path, _) => format!("{path} line {number}"),
         }
     }
 

@@ -18,17 +18,18 @@
 mod edition;
 mod image;
 mod owners;
+mod sheet;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::fmt::{self, Write};
 
 use sha2::{Digest as _, Sha256};
 
 pub use edition::{Delta, Edition, next_serial, serial_is_newer};
 pub use image::Image;
-use owners::{Lists, Rule};
+use owners::Lists;
 
 use crate::policy::model::{DomainList, HostName, List, Policy};
 use crate::policy::schedule::Moment;
@@ -111,13 +112,31 @@ enum What {
 /// zones of their own; without it windows do not matter.
 #[must_use]
 pub fn zones(policy: &Policy, revision: u64, moment: Option<&Moment>) -> Vec<Zone> {
-    let text = |plan: &Plan| match &plan.what {
-        What::Denied(lists) => zone(&plan.name, "names that may never be asked for", lists.denied(), revision),
-        What::Allowed(lists) => zone(&plan.name, "names that may be asked for", lists.allowed(), revision),
-        What::Everything => head(&plan.name, "every name", revision) + "* CNAME .\n",
+    let written = |plan: Plan| {
+        let mut text = String::new();
+        // A string takes everything.
+        let _ = write(&mut text, &plan, revision);
+        Zone { text, view: plan.view, name: plan.name }
     };
-    let written = |plan: Plan| Zone { text: text(&plan), view: plan.view, name: plan.name };
     plans(policy, moment).into_iter().map(written).collect()
+}
+
+/// Writes a zone file.
+fn write(out: &mut dyn Write, Plan { name, what, .. }: &Plan, revision: u64) -> fmt::Result {
+    match what {
+        What::Denied(lists) => {
+            head(out, name, "names that may never be asked for", revision)?;
+            sheet::write(out, lists, lists.denied(), room(name))
+        }
+        What::Allowed(lists) => {
+            head(out, name, "names that may be asked for", revision)?;
+            sheet::write(out, lists, lists.allowed(), room(name))
+        }
+        What::Everything => {
+            head(out, name, "every name", revision)?;
+            out.write_str("* CNAME .\n")
+        }
+    }
 }
 
 /// The same zones in the compact form in which they are served.
@@ -162,11 +181,27 @@ pub fn order(policy: &Policy, host: Option<&HostName>, timed: bool) -> Vec<Strin
     denied.into_iter().chain([allow_zone(policy, host, timed), format!("deny.{SUFFIX}")]).collect()
 }
 
-/// One text for people: who uses which zones, then the zones. Not itself a zone file; each part between the separators
-/// is one. `only`: the view of that host; `None`: all views. `moment` as for [`zones`].
+/// [`print()`] as one text.
 #[must_use]
 pub fn render(policy: &Policy, revision: u64, only: Option<&HostName>, moment: Option<&Moment>) -> String {
-    let mut out = format!("; the names of revision {revision} as response-policy zones; first match in this order:\n");
+    let mut out = String::new();
+    let _ = print(&mut out, policy, revision, only, moment);
+    out
+}
+
+/// Writes a text for people: who uses which zones, then the zones. Not itself a zone file; each part between the
+/// separators is one. `only`: the view of that host; `None`: all views. `moment` as for [`zones`].
+///
+/// # Errors
+/// `out` takes no more, or there are more than four gigabytes of names.
+pub fn print(
+    out: &mut dyn Write,
+    policy: &Policy,
+    revision: u64,
+    only: Option<&HostName>,
+    moment: Option<&Moment>,
+) -> fmt::Result {
+    writeln!(out, "; the names of revision {revision} as response-policy zones; first match in this order:")?;
     let mut shown = BTreeSet::new();
     for host in policy.hosts.keys().map(Some).chain([None]).filter(|host| only.is_none() || *host == only) {
         let who = match host.and_then(|name| Some((name, policy.hosts.get(name)?))) {
@@ -177,30 +212,17 @@ pub fn render(policy: &Policy, revision: u64, only: Option<&HostName>, moment: O
             None => "sources in no host".to_owned(),
         };
         let names = order(policy, host, moment.is_some());
-        let _ = writeln!(out, ";   {who}: {}", names.join(" "));
+        writeln!(out, ";   {who}: {}", names.join(" "))?;
         shown.extend(names);
     }
-    out.push_str(
+    out.write_str(
         "; ports, addresses and denied links of CNAME chains cannot be said in zones; the gateway minds them\n",
-    );
-    for zone in zones(policy, revision, moment).iter().filter(|zone| shown.contains(&zone.name)) {
-        let _ = write!(out, "\n; ---- zone {} ----\n{}", zone.name, zone.text);
+    )?;
+    for plan in plans(policy, moment).iter().filter(|plan| shown.contains(&plan.name)) {
+        write!(out, "\n; ---- zone {} ----\n", plan.name)?;
+        write(out, plan, revision)?;
     }
-    out
-}
-
-/// The most rules of a policy whose zones are written as a text: beyond it that takes hundreds of megabytes.
-pub const MAX_RULES: usize = 200_000;
-
-/// How many rules the zones of a policy are made of; a file counts wherever it is named.
-#[must_use]
-pub fn rules(policy: &Policy) -> usize {
-    let hosts = policy.hosts.values().map(|host| (&host.allow, &host.deny));
-    let written =
-        hosts.chain([(&policy.allow, &policy.deny)]).flat_map(|(allow, deny)| [&allow.domains, &deny.domains]);
-    let written: usize = written.flatten().map(|list| list.entries.len()).sum();
-    let in_files = policy.domain_lists().filter_map(|(_, list)| list.contents.as_ref());
-    written + in_files.map(|contents| contents.len()).sum::<usize>()
+    Ok(())
 }
 
 /// Which zones a view does not share with the global one.
@@ -267,19 +289,10 @@ fn label(host: Option<&HostName>) -> String {
 }
 
 /// SOA and NS, which a zone must have; nobody ever asks for them. The serial wraps as RFC 1982 has it.
-fn head(name: &str, what: &str, revision: u64) -> String {
+fn head(out: &mut dyn Write, name: &str, what: &str, revision: u64) -> fmt::Result {
     let serial = revision & u64::from(u32::MAX);
-    format!(
-        "; {name} revision {revision}: {what}\n$TTL {TTL}\n\
-         @ SOA localhost. nobody.invalid. {serial} {REFRESH} {REFRESH} {EXPIRE} {TTL}\n@ NS localhost.\n"
-    )
-}
-
-/// A zone of these rules; of equal owners the first one speaks.
-fn zone(name: &str, what: &str, rules: impl Iterator<Item = Rule>, revision: u64) -> String {
-    let mut text = head(name, what, revision);
-    owners::write(&mut text, rules, room(name));
-    text
+    writeln!(out, "; {name} revision {revision}: {what}\n$TTL {TTL}")?;
+    writeln!(out, "@ SOA localhost. nobody.invalid. {serial} {REFRESH} {REFRESH} {EXPIRE} {TTL}\n@ NS localhost.")
 }
 
 /// Octets of an owner as text in the zone of this name.

@@ -59,13 +59,22 @@ pub(super) fn rpz(section: &Section<'_>, dns: &[SocketAddr], notes: &mut Notes<'
     let mut rpz = Rpz::default();
     let example = "[\"192.168.10.1:5300\"]";
     for item in section.get("listen").and_then(|entry| entry.list(notes, example)).unwrap_or_default() {
-        let Some(address) = item.listener(notes, "192.168.10.1:5300") else { continue };
+        let Some(address) = item.listener(notes, "192.168.10.1:5300").map(canonical) else { continue };
         if address.ip().is_unspecified() {
             let hint = "name each address: secondaries are told of changes from it, and know us by it";
             item.wrong(notes, format!("{address} is every address"), hint);
         } else if dns.iter().any(|taken| collide(*taken, address)) {
             let hint = "agents ask there; give the zones another port, as in \"192.168.10.1:5300\"";
             item.wrong(notes, format!("{address} is in dns.listen already"), hint);
+        } else if dns.iter().any(|taken| taken.port() == address.port()) {
+            // The packet filter lets agents reach the ports of dns.listen at every address of the gateway.
+            let port = address.port();
+            let hint = "give the zones a port of their own, as in \"192.168.10.1:5300\"";
+            item.wrong(
+                notes,
+                format!("dns.listen has port {port} too, which is open to agents at every address"),
+                hint,
+            );
         } else if rpz.listen.contains(&address) {
             item.wrong(notes, format!("{address} is there already"), "remove one of the two");
         }
@@ -99,6 +108,11 @@ pub(super) fn rpz(section: &Section<'_>, dns: &[SocketAddr], notes: &mut Notes<'
         rpz.secondaries.push(secondary);
     }
     rpz
+}
+
+/// The address itself where it is an IPv4 address in the form of an IPv6 address: as such nobody ever asks from it.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Whether both cannot be listened on.
@@ -156,7 +170,7 @@ fn key(entry: &Entry<'_>, section: &Section<'_>, unsigned: bool, notes: &mut Not
 fn peer_address(entry: &Entry<'_>, notes: &mut Notes<'_>) -> Option<SocketAddr> {
     let text = entry.text(notes, "192.0.2.53")?;
     let address = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, PORT)).or_else(|_| text.parse());
-    match address {
+    match address.map(canonical) {
         Ok(address) if address.ip().is_unspecified() || address.ip().is_multicast() || address.port() == 0 => {
             entry.wrong(notes, format!("{} is no address of one server", quoted(text)), "for example \"192.0.2.53\"");
             None

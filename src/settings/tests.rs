@@ -167,6 +167,12 @@ fn followers_that_cannot_work_are_refused() {
         ("address = \"ns.example\"\nunsigned = true", "\"ns.example\" is no address; write an IP address"),
         ("address = \"0.0.0.0\"\nunsigned = true", "no address of one server"),
         ("address = \"2001:db8::1\"\nunsigned = true", "rpz.listen has no IPv6 address"),
+        ("address = \"::ffff:0.0.0.0\"\nunsigned = true", "no address of one server"),
+        ("address = \"::ffff:224.0.0.1\"\nunsigned = true", "no address of one server"),
+        (
+            "address = \"192.0.2.5\"\nunsigned = true\n[[rpz.secondary]]\naddress = \"::ffff:192.0.2.5\"\nunsigned = true",
+            "192.0.2.5:53 is there already",
+        ),
         ("address = \"192.0.2.5\"\nunsigned = true\nhosts = []", "it would follow nothing"),
         (
             "address = \"192.0.2.5\"\nkey = \"k\"\nsecret_file = \"/k\"\nalgorithm = \"hmac-md5\"",
@@ -187,7 +193,24 @@ fn followers_that_cannot_work_are_refused() {
         |text: &str| mistakes(&format!("[dns]\nlisten = [\"0.0.0.0:53\"]\n[rpz]\nlisten = [{text}]")).join("\n");
     assert!(listen("\"0.0.0.0:5300\"").contains("is every address; name each address"));
     assert!(listen("\"192.0.2.1:53\"").contains("in dns.listen already"));
+    assert!(listen("\"[::ffff:192.0.2.1]:53\"").contains("in dns.listen already"));
     assert!(listen("\"192.0.2.1:5300\", \"192.0.2.1:5300\"").contains("is there already"));
+    // Agents reach such a port at every address of the gateway, whatever listens there, redirected or not.
+    for dns in ["listen = [\"192.0.2.2:53\"]\nredirect = false", "listen = [\"192.0.2.2:53\"]"] {
+        let told = mistakes(&format!("[dns]\n{dns}\n[rpz]\nlisten = [\"192.0.2.1:53\"]")).join("\n");
+        assert!(told.contains("dns.listen has port 53 too, which is open to agents"), "{told}");
+    }
+    let apart = "[dns]\nlisten = [\"192.0.2.2:5353\"]\nredirect = false\n[rpz]\nlisten = [\"192.0.2.1:53\"]";
+    assert_eq!(parse(apart).unwrap().rpz.listen.len(), 1, "the packet filter closes it");
+}
+
+#[test]
+fn a_follower_is_known_by_the_address_from_which_it_asks() {
+    let text = "[rpz]\nlisten = [\"192.0.2.1:5300\"]\n[[rpz.secondary]]\naddress = \"ADDRESS\"\nunsigned = true";
+    for (written, meant) in [("::ffff:192.0.2.5", "192.0.2.5:53"), ("[::ffff:c000:205]:9", "192.0.2.5:9")] {
+        let settings = parse(&text.replace("ADDRESS", written)).unwrap_or_else(|wrong| panic!("{written}: {wrong:?}"));
+        assert_eq!(settings.rpz.secondaries[0].address, meant.parse().unwrap(), "{written}");
+    }
 }
 
 #[test]

@@ -50,7 +50,7 @@ pub use lists::{KeptList, ListError, MAX_COPIES, MAX_LISTS, Stamp, each_list, re
 pub use look::{Look, Remains};
 pub(crate) use revision::seconds;
 pub use revision::{Origin, Revision, RevisionMeta};
-pub use serials::{Serials, ToldZone, forget_serials, read_serials, write_serials};
+pub use serials::{Serials, ToldZone, boot_id, read_serials, write_serials};
 pub use settings::{LoadError, load_settings, salvage_settings};
 pub use unconfirmed::{Unconfirmed, Wait};
 

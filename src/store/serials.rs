@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::atomic::{Staged, sync_dir};
+use super::atomic::Staged;
 use super::{StoreError, read_text};
 
 /// The longest file that is read, bytes: some 200 for each zone.
@@ -17,6 +16,9 @@ const MAX_SERIALS: u64 = 64 << 20;
 /// What was told last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Serials {
+    /// The boot of the machine in which it was told.
+    #[serde(default)]
+    pub boot: Option<String>,
     /// The newest serial of any zone, also of those that are gone. `None`: none was ever told.
     pub last: Option<u32>,
     /// The zones by name.
@@ -55,15 +57,8 @@ pub fn read_serials(state_dir: &Path) -> Result<Serials, StoreError> {
     serde_json::from_str(&text).map_err(|error| StoreError::Damaged { path, what: error.to_string() })
 }
 
-/// Removes what is not true any more and cannot be written anew.
-///
-/// # Errors
-/// The system refuses.
-pub fn forget_serials(state_dir: &Path) -> Result<(), StoreError> {
-    let path = file(state_dir);
-    match fs::remove_file(&path) {
-        Ok(()) => sync_dir(state_dir),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(StoreError::io("remove", &path, error)),
-    }
+/// What tells this boot of the machine from others; `None`: the system does not say.
+pub fn boot_id() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(text.trim().to_owned()).filter(|id| !id.is_empty())
 }

@@ -80,6 +80,22 @@ fn a_list_denies_by_name_and_its_line_is_told() {
 }
 
 #[test]
+fn zones_of_any_size_are_printed() {
+    const NAMES: usize = 500_000;
+    let mut world = world!();
+    let names: String = (0..NAMES).map(|number| format!("n{number}.example.com\n")).collect();
+    write(&world, "bad.txt", &names);
+    world.gateway.enforce(denying(&world, "domains"));
+    let ran = world.gateway.tool(&["rpz"]);
+    let text = ran.must_succeed();
+    let printed = text.lines().filter(|line| line.contains(" CNAME . ; /deny/domain_lists/0 line ")).count();
+    assert_eq!(printed, NAMES);
+    assert!(text.ends_with("\n* CNAME .\n"), "the last zone is there");
+    let text = world.gateway.tool(&["rpz", "--json"]).json()["text"].as_str().map(str::len);
+    assert_eq!(text, Some(ran.stdout.len()));
+}
+
+#[test]
 fn a_list_allows_for_its_host_alone() {
     let mut world = world!();
     serve(&world);

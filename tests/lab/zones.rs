@@ -179,6 +179,39 @@ fn a_follower_answers_as_the_gateway_does_through_changes_edges_and_restarts() {
 }
 
 #[test]
+fn a_list_that_changes_is_told_to_followers() {
+    let mut world = world!();
+    for name in ["one.example.com", "two.example.com"] {
+        world.internet.upstream.host(name, &[SITE]);
+    }
+    let file = world.gateway.path("names.txt");
+    let save = |names: &str| std::fs::write(&file, names).expect("the temporary directory is writable");
+    save("one.example.com\n");
+    settings(&world);
+    let list = json!([{ "name": "names", "file": file, "format": "domains" }]);
+    let mut policy = policy(&[], None);
+    policy["allow"] = json!({ "domain_lists": list });
+    world.gateway.enforce(policy);
+    let _unbound = Unbound::start(&world);
+    both_say(&world, "one.example.com", "NOERROR");
+    both_say(&world, "two.example.com", "NXDOMAIN");
+    let first = serial(&world, ALLOW);
+    let told = |gateway: &crate::world::Gateway| {
+        let zones = gateway.status()["secondaries"][0]["zones"].as_array().cloned().unwrap_or_default();
+        zones.into_iter().find(|zone| zone["zone"] == format!("{ALLOW}.")).expect("it follows the zone")
+    };
+    // Nobody says anything but the file. By itself a follower asks a minute later.
+    save("two.example.com\n");
+    both_say(&world, "two.example.com", "NOERROR");
+    both_say(&world, "one.example.com", "NXDOMAIN");
+    assert!(serial(&world, ALLOW) > first);
+    world.gateway.wait_until("it answered NOTIFY", SOON, |gateway| {
+        let zone = told(gateway);
+        zone["notified"] == zone["serial"] && zone["confirmed"] == zone["serial"]
+    });
+}
+
+#[test]
 fn only_who_may_have_the_zones_gets_them() {
     let mut world = world!();
     settings(&world);

@@ -7,8 +7,10 @@ use clawgress::dns::transfer::{self, Algorithm, Key, Limits, Secondary, Settings
 use clawgress::plan::rpz::{Action, Edition, Image, Served};
 use tokio::runtime::Runtime;
 
+use super::resolvers::start::KEY;
+
 /// The secret that all share, base 64.
-pub const SECRET: &str = "c2l4dGVlbiBvY3RldHMgYW5kIG1vcmU=";
+pub const SECRET: &str = KEY[2];
 /// The zone of what is allowed.
 pub const ALLOW: &str = "global.allow.rpz.clawgress.";
 /// The zone that refuses the rest.
@@ -19,7 +21,7 @@ pub struct Who(Secondary);
 
 impl Who {
     pub fn signed(address: Ipv4Addr, port: u16) -> Self {
-        let key = Key::new("transfer", Algorithm::Sha256, SECRET).unwrap();
+        let key = Key::new(KEY[0], Algorithm::Sha256, SECRET).unwrap();
         Self(Secondary { address: (address, port).into(), key: Some(key), views: None })
     }
 

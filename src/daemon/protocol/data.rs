@@ -128,11 +128,21 @@ pub struct Health {
     pub checks: Vec<Check>,
 }
 
-/// `firewall --json`, `rpz --json`
+/// `firewall --json`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Text {
-    /// The table or zone, lines.
+    /// The table, lines.
     pub text: String,
+}
+
+/// A piece of the zones. The tool puts all of them together as `{"text": …}` (`rpz --json`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// Lines; a piece may end within one.
+    pub text: String,
+    /// Whether another answer with a piece follows. The last one ends the connection.
+    #[serde(default)]
+    pub more: bool,
 }
 
 /// The stored policy.

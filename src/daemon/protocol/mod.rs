@@ -2,7 +2,7 @@
 //! there, one JSON object a line back, as many pairs as the tool likes on one connection.
 //!
 //! The answer's envelope is that of the REST calls (SPEC section 5). `data` is by command: [`Status`], [`Health`],
-//! [`Text`] (firewall, rpz), [`Stored`] (show), [`Applied`] (apply, import, store), [`RolledBack`], [`Confirmed`],
+//! [`Text`] (firewall), [`Piece`] (rpz, one answer after the other), [`Stored`] (show), [`Applied`] (apply, import, store), [`RolledBack`], [`Confirmed`],
 //! [`Explanation`](crate::core::explain::Explanation) (explain), [`Logged`] (log), [`plan::Plan`], [`History`],
 //! [`TornDown`], [`Report`](crate::core::telemetry::Report) (telemetry), [`Stats`](crate::core::telemetry::Stats),
 //! [`Text`] (metrics).
@@ -25,8 +25,8 @@ use crate::policy::schedule::Moment;
 
 pub use self::telemetry::{Telemetry, ViewWord};
 pub use data::{
-    Applied, Check, Confirmed, FollowedZone, Follower, Health, History, Limits, Logged, RolledBack, StateWord, Status,
-    Stored, Text, TornDown,
+    Applied, Check, Confirmed, FollowedZone, Follower, Health, History, Limits, Logged, Piece, RolledBack, StateWord,
+    Status, Stored, Text, TornDown,
 };
 
 /// The longest line either side reads, bytes. As much as the longest policy; a line that has no end is cut here.

@@ -1,5 +1,9 @@
 //! Which zone gets which serial.
 
+use std::path::Path;
+
+use nix::mount::{MsFlags, mount};
+
 use super::*;
 use crate::plan::rpz::{Action, Image, Served, serial_is_newer};
 
@@ -46,18 +50,111 @@ fn several_changes_in_one_second_are_several_serials() {
     }
 }
 
+fn told(state: &Path, memory: &Path, boot: &str) -> Told {
+    Told::new(state.to_owned(), memory.to_owned(), Some(boot.to_owned()))
+}
+
+/// The serial of the zone `a.` with these owners after a start.
+fn start(told: &Told, owner: &str, seconds: u64) -> (u32, Serials) {
+    let (editions, serials) = next(&BTreeMap::new(), &told.read(), vec![zone("a.", &[owner])], seconds);
+    (editions["a."].serial, serials)
+}
+
 #[test]
-fn what_was_written_is_read_and_what_cannot_be_written_is_not_believed_later() {
-    let dir = tempfile::tempdir().unwrap();
-    assert_eq!(store::read_serials(dir.path()).unwrap(), Serials::default());
-    let (_, told) = next(&BTreeMap::new(), &Serials::default(), vec![zone("a.", &["x"])], 1000);
-    write(dir.path(), &told).unwrap();
-    assert_eq!(store::read_serials(dir.path()).unwrap(), told);
-    std::fs::write(dir.path().join("serials.json"), "{").unwrap();
-    assert!(store::read_serials(dir.path()).is_err());
-    // A directory in its place: neither can it be written nor removed, and both are told.
-    std::fs::remove_file(dir.path().join("serials.json")).unwrap();
-    std::fs::create_dir(dir.path().join("serials.json")).unwrap();
-    let why = write(dir.path(), &told).unwrap_err();
-    assert!(why.contains("not written down") && why.contains("cannot remove"), "{why}");
+fn what_was_written_is_read_in_the_same_boot_and_only_its_newest_serial_in_another() {
+    let (state, memory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let first = told(state.path(), memory.path(), "first");
+    assert_eq!(first.read().last, None);
+    let (serial, serials) = start(&first, "x", 1000);
+    first.write(&serials).unwrap();
+    assert_eq!((serial, start(&first, "x", 2000).0), (1000, 1000));
+    assert_eq!(start(&told(state.path(), memory.path(), "second"), "x", 2000).0, 2000);
+    assert_eq!(start(&told(state.path(), memory.path(), "second"), "x", 5).0, 1001, "a clock that went back");
+    assert_eq!(start(&Told { boot: None, ..first }, "x", 2000).0, 2000, "nobody knows which boot it is");
+    // A file that is no good is like none, and what may be older than it is not believed.
+    std::fs::write(memory.path().join("serials.json"), "{").unwrap();
+    assert_eq!(start(&told(state.path(), memory.path(), "first"), "x", 2000).0, 2000);
+}
+
+#[test]
+fn serials_never_go_back_on_a_disk_that_became_read_only() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("SKIP: a read-only disk needs root to mount it");
+        assert!(std::env::var_os("CI").is_none(), "no skipping in a pipeline");
+        return;
+    }
+    // Mounts of a thread of its own: nobody else sees them, and they end with it.
+    std::thread::spawn(on_a_read_only_disk).join().unwrap();
+}
+
+fn on_a_read_only_disk() {
+    let (state, memory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let none = None::<&str>;
+    let remount = |flags| mount(none, state.path(), none, MsFlags::MS_REMOUNT | flags, none).unwrap();
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
+    mount(none, "/", none, MsFlags::MS_PRIVATE | MsFlags::MS_REC, none).unwrap();
+    mount(Some("tmpfs"), state.path(), Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    let same = told(state.path(), memory.path(), "boot");
+    let (first, serials) = start(&same, "x", 1000);
+    same.write(&serials).unwrap();
+    remount(MsFlags::MS_RDONLY);
+    // Another zone is told meanwhile, and then the first one again.
+    let (second, serials) = start(&same, "y", 2000);
+    let Err(Unwritten::OnDisk(why)) = same.write(&serials) else { panic!("the disk takes it") };
+    assert!(why.contains("after a reboot") && why.contains("read-only"), "{why}");
+    let (third, _) = start(&same, "x", 3000);
+    assert!(first < second && second < third, "{first} {second} {third}");
+    // The disk can be written again: what it has is still the older one.
+    remount(MsFlags::empty());
+    assert_eq!(start(&same, "x", 3000).0, third);
+    let (third, serials) = start(&same, "x", 3000);
+    same.write(&serials).unwrap();
+    assert_eq!(start(&same, "x", 4000).0, third);
+    // After a boot what was in memory is gone.
+    let (empty, _) = start(&told(state.path(), Path::new("/nowhere"), "other"), "x", 5000);
+    assert_eq!(empty, 5000);
+    // Neither disk nor memory.
+    remount(MsFlags::MS_RDONLY);
+    let nowhere = told(state.path(), &state.path().join("none"), "boot");
+    let Err(Unwritten::Anywhere(why)) = nowhere.write(&serials) else { panic!("it is written") };
+    assert!(why.contains("stay as they are"), "{why}");
+}
+
+#[test]
+fn zones_whose_serials_cannot_be_written_down_are_not_told() {
+    let (state, memory) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let _guard = runtime.enter();
+    let address = "192.0.2.53:53".parse().unwrap();
+    let settings = transfer::Settings {
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        secondaries: vec![Secondary { address, key: None, views: None }],
+        limits: transfer::Limits::default(),
+    };
+    let bound = transfer::bind(settings).unwrap();
+    let outlet = Arc::new(Outlet { transfers: bound.transfers(), listen: Vec::new(), trouble: Mutex::default() });
+    let mut press = Press::new(Arc::clone(&outlet), told(state.path(), memory.path(), "boot"));
+    let mut print = |name: &str, seconds: i64| {
+        let text = format!(r#"{{"version": 1, "allow": {{"domains": ["{name}.example.com"]}}}}"#);
+        let policy = crate::policy::parse(&text).unwrap();
+        let utc = chrono::DateTime::from_timestamp(seconds, 0).unwrap();
+        press.print(&policy, &Moment::of(&policy, utc, chrono_tz::Tz::UTC));
+        let zones = outlet.transfers.report().remove(0).zones;
+        let serial = zones.iter().find(|zone| zone.zone.starts_with("global.allow")).unwrap().serial;
+        (serial, outlet.checks()[0].clone())
+    };
+    assert_eq!(print("one", 1000).0, 1000);
+    // A directory in its place cannot be overwritten.
+    for dir in [&state, &memory] {
+        let _ = std::fs::remove_file(dir.path().join("serials.json"));
+        std::fs::create_dir(dir.path().join("serials.json")).unwrap();
+    }
+    let (serial, check) = print("two", 2000);
+    assert!(serial == 1000 && !check.ok && check.message.contains("cannot be written down"), "{serial} {check:?}");
+    std::fs::remove_dir(memory.path().join("serials.json")).unwrap();
+    let (serial, check) = print("two", 3000);
+    assert!(serial == 3000 && !check.ok && check.message.contains("after a reboot"), "{serial} {check:?}");
+    std::fs::remove_dir(state.path().join("serials.json")).unwrap();
+    let (serial, check) = print("two", 4000);
+    assert!(serial == 3000 && check.ok, "{serial} {check:?}");
 }

@@ -103,13 +103,15 @@ impl Transfers {
         now: u64,
     ) -> Result<Admitted, (Vec<u8>, &'static str)> {
         let mut here = self.peers.iter().filter(|peer| peer.address.ip() == source).peekable();
-        let known = here.peek().is_some();
+        if here.peek().is_none() {
+            // Whatever it signed with: a datagram's source may be false, so the answer is no longer than what came.
+            return Err((error(asked, REFUSED), "its address is that of no secondary"));
+        }
         let Some(signature) = &asked.signature else {
             let peer = here.find(|peer| peer.key.is_none()).map(Arc::clone);
-            let why = if known { "it is not signed" } else { "its address is that of no secondary" };
             return match peer {
                 Some(peer) => Ok(Admitted { peer, signer: None }),
-                None => Err((error(asked, REFUSED), why)),
+                None => Err((error(asked, REFUSED), "it is not signed")),
             };
         };
         let mut worst = Wrong::Key;
@@ -133,8 +135,7 @@ impl Transfers {
                 }
             }
         }
-        let why = if known { worst.words() } else { "its address is that of no secondary" };
-        Err((wrongly_signed(asked, signature, worst, now), why))
+        Err((wrongly_signed(asked, signature, worst, now), worst.words()))
     }
 
     /// The zone asked for, or the code of a refusal.

@@ -130,8 +130,13 @@ impl Transfers {
     }
 
     /// From now on nobody with an address in these networks gets a zone.
+    /// Who does not have one any more is told of what changed meanwhile.
     pub fn refuse(&self, agents: Vec<IpNet>) {
-        self.agents.store(Arc::new(agents));
+        let before = self.agents.swap(Arc::new(agents));
+        let was_agent = |peer: &&Arc<Peer>| before.iter().any(|net| net.contains(&peer.address.ip()));
+        for peer in self.peers.iter().filter(was_agent).filter(|peer| !self.is_agent(peer.address.ip())) {
+            peer.wake.notify_one();
+        }
     }
 
     /// Serves these zones from now on, and tells whom they concern. A transfer that is on its way goes on with the zone that

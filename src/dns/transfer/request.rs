@@ -15,6 +15,7 @@ pub(super) const TSIG: u16 = 250;
 pub(super) const IXFR: u16 = 251;
 pub(super) const AXFR: u16 = 252;
 pub(super) const IN: u16 = 1;
+pub(super) const ANY: u16 = 255;
 pub(super) const QUERY: u8 = 0;
 pub(super) const NOTIFY: u8 = 4;
 
@@ -63,6 +64,14 @@ pub(super) enum Unread {
     Malformed,
 }
 
+/// A record without its name; where its data are.
+struct Record {
+    kind: u16,
+    class: u16,
+    ttl: u32,
+    data: std::ops::Range<usize>,
+}
+
 /// Octets and a place in them.
 struct Reader<'m> {
     message: &'m [u8],
@@ -104,18 +113,20 @@ impl<'m> Reader<'m> {
             self.record()?;
         }
         for _ in 0..authorities {
-            let (kind, data) = self.record()?;
+            let Record { kind, data, .. } = self.record()?;
             if kind == SOA && asked.serial.is_none() {
                 asked.serial = Some(soa_serial(self.message, data)?);
             }
         }
         for index in 0..additionals {
             let begins = self.at;
-            let (kind, data) = self.record()?;
+            let Record { kind, class, ttl, data } = self.record()?;
             match kind {
                 OPT => asked.edns = true,
-                // It is the last record, or none (RFC 8945 section 5.1).
-                TSIG if index + 1 == additionals => asked.signature = Some(self.signature(begins, data)?),
+                // It is the last record, or none (RFC 8945 section 5.1), and of this class and time (section 4.2).
+                TSIG if index + 1 == additionals && class == ANY && ttl == 0 => {
+                    asked.signature = Some(self.signature(begins, data)?);
+                }
                 TSIG => return None,
                 _ => {}
             }
@@ -134,7 +145,8 @@ impl<'m> Reader<'m> {
         Some(u16::from_be_bytes(self.take(2)?.try_into().ok()?))
     }
 
-    /// A name in lower case, pointers followed; they lead backwards only.
+    /// A name in lower case, pointers followed; they lead backwards only, and never into the header: what is asked for is
+    /// then as long as the octets that ask, and so is an answer that repeats it.
     fn name(&mut self) -> Option<Vec<u8>> {
         let mut name = Vec::new();
         let mut resume = None;
@@ -150,7 +162,7 @@ impl<'m> Reader<'m> {
                     let low = *self.take(1)?.first()?;
                     let target = usize::from(high & 0x3f) << 8 | usize::from(low);
                     resume = resume.or(Some(self.at));
-                    if target >= limit {
+                    if !(HEADER..limit).contains(&target) {
                         return None;
                     }
                     (self.at, limit) = (target, target);
@@ -166,15 +178,14 @@ impl<'m> Reader<'m> {
         Some(name)
     }
 
-    /// The type of a record, and where its data are.
-    fn record(&mut self) -> Option<(u16, std::ops::Range<usize>)> {
+    fn record(&mut self) -> Option<Record> {
         self.name()?;
-        let kind = self.number()?;
-        self.take(6)?;
+        let (kind, class) = (self.number()?, self.number()?);
+        let ttl = u32::from_be_bytes(self.take(4)?.try_into().ok()?);
         let length = self.number()?;
         let begins = self.at;
         self.take(length.into())?;
-        Some((kind, begins..self.at))
+        Some(Record { kind, class, ttl, data: begins..self.at })
     }
 
     fn signature(&self, begins: usize, data: std::ops::Range<usize>) -> Option<Signature> {

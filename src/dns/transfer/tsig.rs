@@ -4,12 +4,10 @@
 use data_encoding::BASE64;
 use ring::hmac;
 
-use super::request::{HEADER, Signature, TSIG, wire_name};
+use super::request::{ANY, HEADER, Signature, TSIG, wire_name};
 
 /// Seconds by which clocks may differ (RFC 8945 section 10: 300 is recommended).
 const FUDGE: u16 = 300;
-/// The class ANY.
-const ANY: u16 = 255;
 /// The shortest secret, octets: a shorter one can be guessed.
 const MIN_SECRET: usize = 16;
 

@@ -1,7 +1,5 @@
 //! The owners of a zone and what each does, closed under the rule of wildcards.
 
-use std::collections::{BTreeMap, HashSet};
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::Action;
@@ -20,7 +18,15 @@ const NO_LABEL: &str = "\u{1}";
 pub(super) struct Rule {
     pattern: Pattern,
     action: Action,
-    line: String,
+    line: Line,
+}
+
+/// Where a rule stands: the place of a list among those of its kind, and the number of the entry.
+#[derive(Clone, Copy)]
+pub(super) enum Line {
+    Allowed(u16, u32),
+    Denied(u16, u32),
+    Window,
 }
 
 /// The lists of names of one view.
@@ -48,21 +54,21 @@ impl Lists {
         if self.all_closed() {
             return Box::new(std::iter::empty());
         }
-        let all = patterns(&self.allow).chain(self.windowed());
+        let all = patterns(&self.allow, Line::Allowed).chain(self.windowed());
         Box::new(all.map(|(pattern, line)| Rule { action: self.passes(&pattern), pattern, line }))
     }
 
     /// What the denylists name. A zone cannot say "see the next one": where a denylist makes an exception, this zone says
     /// what the allowlists say.
     pub fn denied(&self) -> Box<dyn Iterator<Item = Rule> + '_> {
-        let rules = patterns(&self.deny).map(|(pattern, line)| {
+        let rules = patterns(&self.deny, Line::Denied).map(|(pattern, line)| {
             let action = if self.is_denied(&pattern) { Action::Nxdomain } else { self.passes(&pattern) };
             Rule { pattern, action, line }
         });
         if !self.deny.iter().any(Names::has_exceptions) {
             return Box::new(rules);
         }
-        let allowed = patterns(&self.allow).chain(self.windowed()).filter(|(pattern, _)| {
+        let allowed = patterns(&self.allow, Line::Allowed).chain(self.windowed()).filter(|(pattern, _)| {
             let name = within(pattern);
             self.deny.iter().any(|names| names.mentions(&name)) && !self.is_denied(pattern)
         });
@@ -71,13 +77,23 @@ impl Lists {
     }
 
     /// Patterns with windows inside what is allowed: they may be closed where what is around them is open.
-    fn windowed(&self) -> impl Iterator<Item = (Pattern, String)> {
+    fn windowed(&self) -> impl Iterator<Item = (Pattern, Line)> {
         let patterns = self.windows.iter().flat_map(|(windows, _)| windows.patterns());
         let inside = patterns.filter(|pattern| {
             let name = within(pattern);
             self.allow.iter().any(|names| names.allows(&name).is_some())
         });
-        inside.map(|pattern| (pattern, "domain_time_windows".to_owned()))
+        inside.map(|pattern| (pattern, Line::Window))
+    }
+
+    /// A line as people find it.
+    pub fn words(&self, line: Line) -> String {
+        let (list, number) = match line {
+            Line::Allowed(list, number) => (self.allow.get(usize::from(list)), number),
+            Line::Denied(list, number) => (self.deny.get(usize::from(list)), number),
+            Line::Window => return "domain_time_windows".to_owned(),
+        };
+        list.map(|names| names.line(number)).unwrap_or_default()
     }
 
     fn all_closed(&self) -> bool {
@@ -106,8 +122,9 @@ fn within(pattern: &Pattern) -> Name {
 }
 
 /// Every pattern of some lists with its line; what stands in several comes several times.
-fn patterns(lists: &[Names]) -> impl Iterator<Item = (Pattern, String)> {
-    lists.iter().flat_map(Names::patterns)
+fn patterns(lists: &[Names], line: fn(u16, u32) -> Line) -> impl Iterator<Item = (Pattern, Line)> {
+    let of = move |(list, names)| Names::patterns(names).map(move |(pattern, number)| (pattern, line(list, number)));
+    (0..).zip(lists).flat_map(of)
 }
 
 /// What becomes of a rule in a zone into whose names so many octets fit.
@@ -131,7 +148,7 @@ impl Rule {
             Placed::Owner(owner, None)
         } else if self.action == Action::Nxdomain {
             // Too much is denied rather than too little.
-            Placed::Owner(shorter(apex, room), Some(format!("(for {}, too long for a zone)", self.pattern)))
+            Placed::Owner(shorter(apex, room), Some(format!(" (for {}, too long for a zone)", self.pattern)))
         } else {
             Placed::LeftOut("too long for a zone")
         }
@@ -140,29 +157,13 @@ impl Rule {
     pub fn action(&self) -> Action {
         self.action
     }
-}
 
-/// Writes the records of a zone into whose names so many octets fit.
-pub(super) fn write<'r>(text: &mut String, rules: impl Iterator<Item = Rule> + 'r, room: usize) {
-    let mut written: BTreeMap<String, (Action, String)> = BTreeMap::new();
-    let mut seen = HashSet::new();
-    for rule in rules.filter(|rule| seen.insert(rule.pattern.clone())) {
-        let placed = rule.place(room);
-        let Rule { pattern, action, line } = rule;
-        match placed {
-            Placed::LeftOut(why) => {
-                let _ = writeln!(text, "; left out, {why}: {pattern} {line}");
-            }
-            Placed::Owner(owner, None) => {
-                written.entry(owner).or_insert((action, line));
-            }
-            Placed::Owner(owner, Some(remark)) => {
-                written.entry(owner).or_insert((action, format!("{line} {remark}")));
-            }
-        }
+    pub fn pattern(&self) -> &Pattern {
+        &self.pattern
     }
-    for (owner, (action, line)) in close(written, room) {
-        let _ = writeln!(text, "{owner} CNAME {} ; {line}", action.target());
+
+    pub fn line(&self) -> Line {
+        self.line
     }
 }
 
@@ -176,44 +177,4 @@ fn shorter(name: &str, room: usize) -> String {
         }
     }
     format!("*.{rest}")
-}
-
-/// The closure under RFC 4592: a wildcard covers nothing at and below a name that exists, and every owner makes itself
-/// and all names above it exist. So each existing name below a wildcard gets the action itself, and a wildcard of its
-/// own. Lines are sorted by owner.
-fn close(written: BTreeMap<String, (Action, String)>, room: usize) -> BTreeMap<String, (Action, String)> {
-    let mut out = written.clone();
-    for owner in written.keys() {
-        let mut node = owner.strip_prefix("*.").unwrap_or(owner);
-        loop {
-            if let Some((wildcard, action, line)) = wildcard_above(&written, node) {
-                let note = || (action, format!("{line} ({wildcard})"));
-                out.entry(node.to_owned()).or_insert_with(note);
-                if node.len() + 2 <= room {
-                    out.entry(format!("*.{node}")).or_insert_with(note);
-                }
-            }
-            match node.split_once('.') {
-                Some((_, above)) => node = above,
-                None => break,
-            }
-        }
-    }
-    out
-}
-
-/// The longest wildcard that covers `node`, with its action and line.
-fn wildcard_above<'w>(
-    written: &'w BTreeMap<String, (Action, String)>,
-    node: &str,
-) -> Option<(String, Action, &'w str)> {
-    let mut rest = node;
-    while let Some((_, above)) = rest.split_once('.') {
-        rest = above;
-        let wildcard = format!("*.{rest}");
-        if let Some((action, line)) = written.get(&wildcard) {
-            return Some((wildcard, *action, line));
-        }
-    }
-    None
 }
