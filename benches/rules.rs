@@ -62,7 +62,7 @@ fn main() {
     let (mut starts, mut imports, mut residents, mut peaks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut answers = Answers::default();
     for round in 0..if quick() { 3 } else { 5 } {
-        let now = (round + 1) % 2;
+        let now: u32 = (round + 1) % 2;
         world.gateway.kill9();
         starts.push(start(&mut world, rules, round % 2));
         std::thread::sleep(TIDY);
@@ -70,7 +70,7 @@ fn main() {
         let resident = memory(pid).0;
         forget_highest(pid);
         let asking = Asking::start(&world);
-        let ((), time) = timed(|| world.gateway.import(&texts[now]));
+        let ((), time) = timed(|| world.gateway.import(&texts[now as usize]));
         imports.push(time);
         answers.add(&asking.stop());
         residents.push(resident);

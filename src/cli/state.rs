@@ -70,7 +70,7 @@ pub(super) struct Rpz {
 
 /// Asks; `Err`: the daemon refused, and that has been said.
 pub(super) fn ask(request: &Request, context: &Context) -> anyhow::Result<Result<Response, Outcome>> {
-    let response = context.daemon()?.ask(request)?;
+    let response = context.daemon()?.ask(request.clone())?;
     Ok(if response.success { Ok(response) } else { Err(refused("clawgress", &response)) })
 }
 

@@ -106,6 +106,7 @@ async fn converse(stream: UnixStream, office: &Arc<Office>) {
     }
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
+    let mut ahead = None;
     loop {
         let mut line = Vec::new();
         let limit = MAX_LINE as u64 * 2;
@@ -113,7 +114,18 @@ async fn converse(stream: UnixStream, office: &Arc<Office>) {
         if !matches!(read, Ok(Ok(1..))) {
             return;
         }
-        let response = match serde_json::from_slice::<Request>(&line) {
+        let request = serde_json::from_slice::<Request>(&line);
+        let ended = line.last() != Some(&b'\n');
+        // A policy may be long, and it is there twice now.
+        drop(line);
+        let response = match request.map(|request| with_text(request, &mut ahead)) {
+            Ok(Request::Text { octets }) => match text(&mut reader, octets).await {
+                Some(text) => {
+                    ahead = Some(text);
+                    continue;
+                }
+                None => return,
+            },
             Ok(Request::Log { follow: true, filter }) => {
                 return logged::follow(filter, office, &mut reader, &mut writer).await;
             }
@@ -122,8 +134,29 @@ async fn converse(stream: UnixStream, office: &Arc<Office>) {
         };
         let mut text = serde_json::to_vec(&response).unwrap_or_default();
         text.push(b'\n');
-        if writer.write_all(&text).await.is_err() || line.last() != Some(&b'\n') {
+        if writer.write_all(&text).await.is_err() || ended {
             return;
         }
     }
+}
+
+/// The request with the policy that came ahead of it.
+fn with_text(mut request: Request, ahead: &mut Option<String>) -> Request {
+    if let Some(policy) = request.policy_mut().filter(|policy| policy.is_empty())
+        && let Some(text) = ahead.take()
+    {
+        *policy = text;
+    }
+    request
+}
+
+/// So many octets that are a text; `None`: they are none, are too many, or do not come.
+async fn text(from: &mut (impl AsyncReadExt + Unpin), octets: usize) -> Option<String> {
+    if octets > MAX_LINE {
+        return None;
+    }
+    let mut text = vec![0; octets];
+    let read = tokio::time::timeout(IDLE, from.read_exact(&mut text)).await;
+    read.ok()?.ok()?;
+    String::from_utf8(text).ok()
 }

@@ -7,7 +7,8 @@ use ipnet::IpNet;
 
 use super::Kind;
 use crate::policy::model::{DomainList, List, Pointer};
-use crate::policy::name::{Name, Pattern};
+use crate::policy::name::{PatternRef, parents};
+use crate::policy::patterns::Domains;
 
 /// An entry of a list.
 pub(super) trait Entry: Ord + Clone {
@@ -24,27 +25,30 @@ pub(super) trait Entry: Ord + Clone {
 }
 
 /// Names: those that stand alone, and those below an apex.
-pub(super) struct Patterns {
-    exact: HashSet<Name>,
-    below: HashSet<Name>,
+pub(super) struct Names<'p> {
+    exact: HashSet<&'p str>,
+    below: HashSet<&'p str>,
 }
 
-impl Entry for Pattern {
-    type Cover = Patterns;
+impl<'p> Entry for PatternRef<'p> {
+    type Cover = Names<'p>;
 
-    fn cover<'e>(entries: impl Iterator<Item = &'e Self>) -> Patterns {
-        let mut cover = Patterns { exact: HashSet::new(), below: HashSet::new() };
+    fn cover<'e>(entries: impl Iterator<Item = &'e Self>) -> Names<'p>
+    where
+        Self: 'e,
+    {
+        let mut cover = Names { exact: HashSet::new(), below: HashSet::new() };
         for entry in entries {
             match entry {
-                Self::Exact(name) => cover.exact.insert(name.clone()),
-                Self::Below(apex) => cover.below.insert(apex.clone()),
+                Self::Exact(name) => cover.exact.insert(*name),
+                Self::Below(apex) => cover.below.insert(*apex),
             };
         }
         cover
     }
 
-    fn is_covered(&self, by: &Patterns) -> bool {
-        let above = |name: &Name| name.parents().any(|apex| by.below.contains(apex));
+    fn is_covered(&self, by: &Names<'p>) -> bool {
+        let above = |name| parents(name).any(|apex| by.below.contains(apex));
         match self {
             Self::Exact(name) => by.exact.contains(name) || above(name),
             // Names have no end, so nothing but a wildcard covers a wildcard.
@@ -124,6 +128,45 @@ pub(super) struct Item {
 
 /// An entry with its place.
 pub(super) type Placed<E> = (E, Option<Pointer>);
+
+/// A list with a place.
+pub(super) trait Listed {
+    /// What it is a list of.
+    type Entry<'l>: Clone
+    where
+        Self: 'l;
+    /// Its place.
+    fn path(&self) -> &Pointer;
+    /// The entries with theirs.
+    fn placed(&self) -> Vec<Placed<Self::Entry<'_>>>;
+}
+
+impl<E: Clone> Listed for List<E> {
+    type Entry<'l>
+        = E
+    where
+        E: 'l;
+
+    fn path(&self) -> &Pointer {
+        &self.path
+    }
+
+    fn placed(&self) -> Vec<Placed<E>> {
+        placed(self)
+    }
+}
+
+impl Listed for Domains {
+    type Entry<'l> = PatternRef<'l>;
+
+    fn path(&self) -> &Pointer {
+        &self.path
+    }
+
+    fn placed(&self) -> Vec<Placed<PatternRef<'_>>> {
+        self.entries.iter().enumerate().map(|(index, entry)| (entry, Some(self.entry_path(index)))).collect()
+    }
+}
 
 /// The entries of a list with their places.
 pub(super) fn placed<E: Clone>(list: &List<E>) -> Vec<Placed<E>> {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use super::entries::{Entry, Item, Placed, difference, file_words, placed};
+use super::entries::{Entry, Item, Listed, Placed, difference, file_words};
 use super::notes::{Notes, Place, Said, item_effect, limit_effect, rate, window};
 use super::windows::{self, ByName};
 use super::{Effect, Field};
@@ -110,27 +110,30 @@ impl<'p> Views<'p> {
     }
 
     /// One list that takes the place of another, or two that hold both.
-    fn list<E: Entry, const N: usize>(
+    fn list<'l, L: Listed, const N: usize>(
         &self,
         pair: &Pair<'_>,
         field: Field,
-        old: [Option<&List<E>>; N],
-        new: [Option<&List<E>>; N],
+        old: [Option<&'l L>; N],
+        new: [Option<&'l L>; N],
         notes: Option<&mut Notes>,
-    ) -> Effect {
+    ) -> Effect
+    where
+        L::Entry<'l>: Entry,
+    {
         let items = self.difference(field, &old, &new, all);
         let own = if N == 1 { is_own(&[old[0], new[0]]) } else { Own::ByItem };
         told(pair, field, &items, own, notes)
     }
 
-    fn difference<T, E: Entry>(
+    fn difference<'l, L: Listed, E: Entry>(
         &self,
         field: Field,
-        old: &[Option<&List<T>>],
-        new: &[Option<&List<T>>],
-        entries: impl Fn(&[Option<&List<T>>]) -> Vec<Placed<E>>,
+        old: &[Option<&'l L>],
+        new: &[Option<&'l L>],
+        entries: impl Fn(&[Option<&'l L>]) -> Vec<Placed<E>>,
     ) -> Rc<Vec<Item>> {
-        let paths = |lists: &[Option<&List<T>>]| lists.iter().flatten().map(|list| list.path.clone()).collect();
+        let paths = |lists: &[Option<&L>]| lists.iter().flatten().map(|list| list.path().clone()).collect();
         let key = (field, paths(old), paths(new));
         if let Some(known) = self.seen.borrow().get(&key) {
             return Rc::clone(known);
@@ -212,8 +215,8 @@ enum Own {
     ByItem,
 }
 
-fn is_own<T>(lists: &[Option<&List<T>>]) -> Own {
-    if lists.iter().flatten().any(|list| is_hosts(&list.path)) { Own::All } else { Own::Nothing }
+fn is_own<L: Listed>(lists: &[Option<&L>]) -> Own {
+    if lists.iter().flatten().any(|list| is_hosts(list.path())) { Own::All } else { Own::Nothing }
 }
 
 /// Whether a place is in the block of a host.
@@ -239,8 +242,8 @@ fn told(pair: &Pair<'_>, field: Field, items: &[Item], own: Own, mut notes: Opti
     all
 }
 
-fn all<E: Clone>(lists: &[Option<&List<E>>]) -> Vec<Placed<E>> {
-    lists.iter().flatten().flat_map(|list| placed(list)).collect()
+fn all<'l, L: Listed>(lists: &[Option<&'l L>]) -> Vec<Placed<L::Entry<'l>>> {
+    lists.iter().flatten().flat_map(|list| list.placed()).collect()
 }
 
 /// Port 53 is the gateway's own DNS whatever the list says.
