@@ -68,7 +68,6 @@ fn main() {
         std::thread::sleep(TIDY);
         let pid = world.gateway.pid().expect("the daemon runs");
         let resident = memory(pid).0;
-        forget_highest(pid);
         let asking = Asking::start(&world);
         let ((), time) = timed(|| world.gateway.import(&texts[now as usize]));
         imports.push(time);
@@ -141,11 +140,6 @@ fn client(world: &World) -> UdpSocket {
 /// A name that no rule allows, in the zones of those that some do.
 fn blocked(number: u32) -> String {
     format!("x{number}.z{}.example.com", number % 1000)
-}
-
-/// What is the highest from now on: proc(5), `clear_refs`.
-fn forget_highest(pid: u32) {
-    std::fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("root may");
 }
 
 /// What became of questions for refused names.

@@ -160,3 +160,31 @@ async fn text(from: &mut (impl AsyncReadExt + Unpin), octets: usize) -> Option<S
     read.ok()?.ok()?;
     String::from_utf8(text).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(policy: &str) -> Request {
+        Request::Store { policy: policy.to_owned(), expect_revision: Some(1) }
+    }
+
+    #[test]
+    fn a_policy_that_came_ahead_is_for_the_next_request_that_has_an_empty_one() {
+        let mut ahead = Some("{}".to_owned());
+        assert_eq!(with_text(Request::Status {}, &mut ahead), Request::Status {});
+        assert_eq!(with_text(Request::Apply { policy: None, confirm_seconds: None }, &mut ahead).policy_mut(), None);
+        assert_eq!(with_text(store("own"), &mut ahead), store("own"));
+        assert_eq!(with_text(store(""), &mut ahead), store("{}"));
+        assert_eq!(with_text(store(""), &mut ahead), store(""));
+    }
+
+    #[tokio::test]
+    async fn only_a_text_of_the_length_that_was_said_comes_ahead() {
+        let came = async |octets: &[u8], said| text(&mut &*octets, said).await;
+        assert_eq!(came(b"{}{\"command\":", 2).await.as_deref(), Some("{}"));
+        assert_eq!(came("é".as_bytes(), 1).await, None, "no text");
+        assert_eq!(came(b"{}", 3).await, None, "too short");
+        assert_eq!(came(b"{}", MAX_LINE + 1).await, None, "too long");
+    }
+}

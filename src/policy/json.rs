@@ -100,7 +100,7 @@ fn syntax(text: &str, error: &serde_json::Error) -> Diagnostic {
     whole(format!("not JSON at line {line}, column {column}: {what}"), hint)
 }
 
-/// A list. One of nothing but texts without escapes keeps where each begins: four octets for each.
+/// A list. One of nothing but texts without escapes stays in the document, and is read from there.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Array<'t> {
     /// Any values.
@@ -109,34 +109,40 @@ pub enum Array<'t> {
     Texts(Texts<'t>),
 }
 
-/// Where texts of a document begin, behind their opening quotes.
+/// A list of texts, as it stands in a document.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Texts<'t> {
     document: &'t str,
-    starts: Vec<u32>,
+    /// Where the first one begins: its quote.
+    start: usize,
+    len: usize,
 }
 
 impl<'t> Texts<'t> {
-    /// Adds a text of the document. False: it is none, or does not end at a quote.
+    /// Adds the next text of the list. False: it is no part of the document as it stands there.
     fn push(&mut self, text: &'t str) -> bool {
-        let start = (text.as_ptr() as usize).wrapping_sub(self.document.as_ptr() as usize);
-        let Ok(number) = u32::try_from(start) else { return false };
-        if self.at(number) != Some(text) {
+        let place = (text.as_ptr() as usize).wrapping_sub(self.document.as_ptr() as usize);
+        let quoted = |place: usize| Some((place.checked_sub(1)?, place.checked_add(text.len())?));
+        let Some((open, close)) = quoted(place) else { return false };
+        let octets = self.document.as_bytes();
+        if octets.get(open) != Some(&b'"') || octets.get(close) != Some(&b'"') {
             return false;
         }
-        self.starts.push(number);
+        if self.len == 0 {
+            self.start = open;
+        }
+        self.len += 1;
         true
     }
 
-    /// The text that begins there: without escapes it ends at the next quote.
-    fn at(&self, start: u32) -> Option<&'t str> {
-        let rest = self.document.get(start as usize..)?;
-        rest.split_once('"').map(|(text, _)| text)
-    }
-
-    /// All of them.
+    /// All of them: without escapes each ends at the next quote, and between two stands a comma with white space.
     pub fn iter(&self) -> impl Iterator<Item = &'t str> {
-        self.starts.iter().filter_map(|start| self.at(*start))
+        let mut rest = self.document.get(self.start..).unwrap_or_default();
+        (0..self.len).map_while(move |_| {
+            let (text, behind) = rest.split_once('"')?.1.split_once('"')?;
+            rest = behind;
+            Some(text)
+        })
     }
 }
 
@@ -145,7 +151,7 @@ impl<'t> Array<'t> {
     pub fn len(&self) -> usize {
         match self {
             Self::Any(values) => values.len(),
-            Self::Texts(texts) => texts.starts.len(),
+            Self::Texts(texts) => texts.len,
         }
     }
 
@@ -233,7 +239,7 @@ impl<'de> Visitor<'de> for Reading<'de> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
-        let mut entries = Array::Texts(Texts { document: self.document, starts: Vec::new() });
+        let mut entries = Array::Texts(Texts { document: self.document, start: 0, len: 0 });
         while let Some(entry) = access.next_element_seed(self)? {
             entries.push(entry);
         }
@@ -268,7 +274,7 @@ mod tests {
     #[test]
     fn texts_are_what_is_written_whatever_stands_beside_them() {
         for (json, texts) in [
-            (r#"["a", "", "é", "b"]"#, ["a", "", "é", "b"]),
+            ("[\"a\" ,\n\"\",\"é\", \"b,\"]", ["a", "", "é", "b,"]),
             (r#"["a", "\u0022", "\"", "\\"]"#, ["a", "\"", "\"", "\\"]),
         ] {
             let value = Value::read(json).unwrap();

@@ -3,6 +3,7 @@
 //! Nothing here is clever. Lists are searched from front to back. The compiled forms (the DNS snapshot, the kernel's
 //! table, its simulator) are tested against these functions, and `explain` answers with them.
 
+use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -10,7 +11,7 @@ use ipnet::IpNet;
 use super::decision::{Decision, Reason, Verdict};
 use super::lists::{Contents, Network};
 use super::model::{Cap, DEFAULT_PORTS, DomainList, Effective, HostName, List, Located, Pointer, Policy};
-use super::name::{Name, Pattern, PatternRef};
+use super::name::{Name, Pattern};
 use super::patterns::Domains;
 use super::schedule::Moment;
 
@@ -315,15 +316,11 @@ fn port_open(rules: &Effective<'_>, port: u16) -> bool {
     }
 }
 
-/// The index of the entry that covers `name` most closely: the name itself, else the longest wildcard.
+/// The index of the entry that covers `name` most closely: the name itself, else the longest wildcard; of equal ones the
+/// first.
 fn best_match(list: &Domains, name: &Name) -> Option<usize> {
-    let mut best: Option<(usize, PatternRef<'_>)> = None;
-    for (index, pattern) in list.entries.iter().enumerate().filter(|(_, pattern)| pattern.matches(name)) {
-        if best.is_none_or(|(_, old)| pattern.closeness() > old.closeness()) {
-            best = Some((index, pattern));
-        }
-    }
-    best.map(|(index, _)| index)
+    let all = list.entries.iter().enumerate().filter(|(_, pattern)| pattern.matches(name));
+    all.max_by_key(|(index, pattern)| (pattern.closeness(), Reverse(*index))).map(|(index, _)| index)
 }
 
 /// The index of the longest prefix that contains `address`; of equal ones the first.

@@ -1,6 +1,6 @@
 //! Lists by what they cover.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use ipnet::IpNet;
@@ -22,43 +22,6 @@ pub(super) trait Entry: Ord + Clone {
     fn is_covered(&self, by: &Self::Cover) -> bool;
     /// As the policy says it.
     fn text(&self) -> String;
-}
-
-/// Names: those that stand alone, and those below an apex.
-pub(super) struct Names<'p> {
-    exact: HashSet<&'p str>,
-    below: HashSet<&'p str>,
-}
-
-impl<'p> Entry for PatternRef<'p> {
-    type Cover = Names<'p>;
-
-    fn cover<'e>(entries: impl Iterator<Item = &'e Self>) -> Names<'p>
-    where
-        Self: 'e,
-    {
-        let mut cover = Names { exact: HashSet::new(), below: HashSet::new() };
-        for entry in entries {
-            match entry {
-                Self::Exact(name) => cover.exact.insert(*name),
-                Self::Below(apex) => cover.below.insert(*apex),
-            };
-        }
-        cover
-    }
-
-    fn is_covered(&self, by: &Names<'p>) -> bool {
-        let above = |name| parents(name).any(|apex| by.below.contains(apex));
-        match self {
-            Self::Exact(name) => by.exact.contains(name) || above(name),
-            // Names have no end, so nothing but a wildcard covers a wildcard.
-            Self::Below(apex) => by.below.contains(apex) || above(apex),
-        }
-    }
-
-    fn text(&self) -> String {
-        self.to_string()
-    }
 }
 
 impl Entry for IpNet {
@@ -129,45 +92,6 @@ pub(super) struct Item {
 /// An entry with its place.
 pub(super) type Placed<E> = (E, Option<Pointer>);
 
-/// A list with a place.
-pub(super) trait Listed {
-    /// What it is a list of.
-    type Entry<'l>: Clone
-    where
-        Self: 'l;
-    /// Its place.
-    fn path(&self) -> &Pointer;
-    /// The entries with theirs.
-    fn placed(&self) -> Vec<Placed<Self::Entry<'_>>>;
-}
-
-impl<E: Clone> Listed for List<E> {
-    type Entry<'l>
-        = E
-    where
-        E: 'l;
-
-    fn path(&self) -> &Pointer {
-        &self.path
-    }
-
-    fn placed(&self) -> Vec<Placed<E>> {
-        placed(self)
-    }
-}
-
-impl Listed for Domains {
-    type Entry<'l> = PatternRef<'l>;
-
-    fn path(&self) -> &Pointer {
-        &self.path
-    }
-
-    fn placed(&self) -> Vec<Placed<PatternRef<'_>>> {
-        self.entries.iter().enumerate().map(|(index, entry)| (entry, Some(self.entry_path(index)))).collect()
-    }
-}
-
 /// The entries of a list with their places.
 pub(super) fn placed<E: Clone>(list: &List<E>) -> Vec<Placed<E>> {
     list.entries.iter().enumerate().map(|(index, entry)| (entry.clone(), Some(list.entry_path(index)))).collect()
@@ -190,6 +114,26 @@ pub(super) fn difference<E: Entry>(old: &[Placed<E>], new: &[Placed<E>]) -> Vec<
             let cover = cover.get_or_insert_with(|| E::cover(others.keys()));
             items.push(Item { kind, text: entry.text(), path: path.clone(), counts: !entry.is_covered(cover) });
         }
+    }
+    items
+}
+
+/// [`difference`] of lists of names. They may be long, so they are asked as they are.
+pub(super) fn names_difference(old: &[&Domains], new: &[&Domains]) -> Vec<Item> {
+    let has = |lists: &[&Domains], pattern| lists.iter().any(|list| list.entries.find(pattern).is_some());
+    let mut items = Vec::new();
+    for (kind, these, others) in [(Kind::Added, new, old), (Kind::Removed, old, new)] {
+        let mut found: BTreeMap<PatternRef<'_>, Pointer> = BTreeMap::new();
+        for list in these {
+            for (index, entry) in list.entries.iter().enumerate().filter(|(_, entry)| !has(others, *entry)) {
+                found.entry(entry).or_insert_with(|| list.entry_path(index));
+            }
+        }
+        items.extend(found.into_iter().map(|(entry, path)| {
+            // Names have no end, so nothing but a wildcard covers a wildcard.
+            let covered = parents(entry.parts().0).any(|apex| has(others, PatternRef::Below(apex)));
+            Item { kind, text: entry.to_string(), path: Some(path), counts: !covered }
+        }));
     }
     items
 }
