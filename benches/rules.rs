@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use measure::upstream::{Upstream, question};
-use measure::{Table, bar, median, memory, ms, pin_this_thread, quick, spread, timed};
+use measure::{Table, bar, median, memory, ms, pin_this_thread, quick, rounds, spread, timed};
 use peers::Rules;
 use world::World;
 
@@ -35,7 +35,7 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// How long the daemon may take until it answers.
 const START: Duration = Duration::from_secs(60);
 /// How long the daemon has for tidying up before its memory is looked at.
-const TIDY: Duration = Duration::from_secs(4);
+const TIDY: Duration = Duration::from_secs(3);
 /// Questions a second while rules change.
 const RATE: f64 = 5000.0;
 /// Bars of the specification: first answer, in force (milliseconds), resident (MB), highest to resident while it changes.
@@ -61,7 +61,7 @@ fn main() {
     start(&mut world, rules, 0);
     let (mut starts, mut imports, mut residents, mut peaks) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut answers = Answers::default();
-    for round in 0..if quick() { 3 } else { 5 } {
+    for round in 0..rounds() as u32 {
         let now: u32 = (round + 1) % 2;
         world.gateway.kill9();
         starts.push(start(&mut world, rules, round % 2));
@@ -75,6 +75,10 @@ fn main() {
         residents.push(resident);
         peaks.push(memory(pid).1 / resident);
     }
+    world.gateway.tool(&["status"]).must_succeed();
+    world.gateway.tool(&["show"]).must_succeed();
+    std::thread::sleep(TIDY);
+    let after = memory(world.gateway.pid().expect("the daemon runs")).0;
     let mut table = Table::new(
         &format!("{} rules in the policy; one more or less under {RATE} questions a second", rules.0),
         &["what", "median", "spread", "bar"],
@@ -89,6 +93,12 @@ fn main() {
         let bar = bar(middle <= most, &format!("<= {most}"));
         table.row([what.to_owned(), format!("{middle:.decimals$}"), spread(values, decimals), bar]);
     }
+    table.row([
+        "resident after `status` and `show`, MB".to_owned(),
+        format!("{after:.0}"),
+        String::new(),
+        String::new(),
+    ]);
     let lost = answers.sent - answers.answered;
     let lost_of = format!("{lost} of {}", answers.sent);
     table.row(["questions without an answer".to_owned(), lost_of, String::new(), bar(lost == 0, "0")]);

@@ -282,8 +282,8 @@ fn nobody() -> Decision {
     }
 }
 
-/// The lists of a policy as the snapshot looks them up. Lists that hosts inherit are indexed once; a list is known by
-/// its place in the document.
+/// The lists of networks of a policy as the snapshot looks them up; lists of names can be asked as they are. Lists that
+/// hosts inherit are indexed once; a list is known by its place in the document.
 #[derive(Debug, Default)]
 pub struct Indexes {
     ips: HashMap<Pointer, Arc<Ranges<()>>>,

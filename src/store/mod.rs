@@ -164,14 +164,13 @@ impl Store {
         let head = revision::head(meta, policy);
         let parts = [head.as_bytes(), policy.as_bytes()];
         let number = meta.revision;
-        let (enforced, kept) = (&self.enforced, self.file(number));
+        let enforced = || Staged::write(&self.enforced, &parts);
         // Together, because each waits for the disk.
         let (enforced, kept) = std::thread::scope(|scope| {
-            let enforced = scope.spawn(|| Staged::write(enforced, &parts));
-            let kept = Staged::write(&kept, &parts);
-            (enforced.join(), kept)
+            let other = std::thread::Builder::new().spawn_scoped(scope, enforced);
+            let kept = Staged::write(&self.file(number), &parts);
+            (other.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(enforced), kept)
         });
-        let enforced = enforced.map_err(|_| StoreError::io("write", &self.enforced, io::ErrorKind::Other.into()))?;
         Ok(StagedRevision { number, enforced: enforced?, kept: kept? })
     }
 
