@@ -14,8 +14,6 @@ use std::io::{IoSlice, IoSliceMut};
 use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::Child;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -24,8 +22,8 @@ use serde_json::json;
 
 use measure::upstream::{Upstream, question};
 use measure::{
-    Table, bar, first_in_line, first_in_line_process, median, memory, ms, order, pin_process, pin_this_thread,
-    processor_time, quick, ratio, rounds, spread, take_turns_process,
+    Table, bar, first_in_line, first_in_line_process, median, memory, order, pin_process, pin_this_thread,
+    processor_time, quick, ratio, rounds,
 };
 use peers::{PEERS, Rules};
 use world::World;
@@ -104,8 +102,6 @@ fn main() {
     }
     race(&world, &mut entries);
     print(&entries);
-    drop(entries);
-    change(&world);
 }
 
 impl Entry {
@@ -367,93 +363,5 @@ fn print(entries: &[Entry]) {
     ] {
         table.row([what.to_owned(), format!("{ratio:.2}"), bar(ratio >= least, &format!(">= {least:.2}"))]);
     }
-    table.print();
-}
-
-/// One rule more, and one less, under a steady 5000 questions a second; and the memory of it.
-fn change(world: &World) {
-    const RATE: f64 = 5000.0;
-    let stop = Arc::new(AtomicBool::new(false));
-    let socket = client(world, OURS);
-    // What comes at once after a pause is not to be lost here.
-    nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &(8 << 20)).expect("root may");
-    let receiver = socket.try_clone().expect("one more descriptor");
-    receiver.set_read_timeout(Some(PATIENCE)).expect("a timeout is legal");
-    let pid = world.gateway.pid().expect("the daemon runs");
-    // Of threads that are first in line none gives way to another, so who answers would wait for who reads the policy.
-    take_turns_process(pid);
-    let settled = memory(pid).0;
-    let (ends, over) = (stop.clone(), stop.clone());
-    let sender = std::thread::spawn(move || {
-        let (names, start, mut sent) = (packets((0..1000).map(blocked)), Instant::now(), 0_usize);
-        while !ends.load(Ordering::Relaxed) {
-            while (sent as f64) < start.elapsed().as_secs_f64() * RATE {
-                let _ = socket.send(&names[sent % names.len()]);
-                sent += 1;
-            }
-            std::thread::sleep(Duration::from_micros(500));
-        }
-        sent
-    });
-    let counter = std::thread::spawn(move || {
-        let (mut answered, mut buffer, mut last, mut longest) = (0, [0; 600], Instant::now(), Duration::ZERO);
-        loop {
-            match receiver.recv(&mut buffer) {
-                Ok(_) => answered += 1,
-                Err(_) if over.load(Ordering::Relaxed) => break,
-                Err(_) => continue,
-            }
-            assert_eq!(buffer[3] & 15, 3, "a refused name is refused all the time");
-            longest = longest.max(last.elapsed());
-            last = Instant::now();
-        }
-        (answered, longest)
-    });
-    std::thread::sleep(Duration::from_millis(300));
-    let times: Vec<f64> = (1..=if quick() { 2 } else { 5 })
-        .map(|turn| {
-            let text = policy(turn % 2);
-            let start = Instant::now();
-            world.gateway.import(text);
-            ms(start.elapsed())
-        })
-        .collect();
-    stop.store(true, Ordering::Relaxed);
-    let (sent, (answered, longest)) = (sender.join().expect("it ends"), counter.join().expect("it ends"));
-    let most = memory(pid).1;
-    let mut table = Table::new(
-        &format!("A rule of {} more or less, under {RATE} questions a second", rules().0),
-        &["what", "value", "spread", "bar"],
-    );
-    table.row([
-        "clawgress import until it is in force, ms".to_owned(),
-        format!("{:.0}", median(&times)),
-        spread(&times, 0),
-        bar(median(&times) <= 1000.0, "<= 1000"),
-    ]);
-    table.row([
-        "questions without an answer".to_owned(),
-        format!("{} of {sent}", sent - answered),
-        String::new(),
-        bar(sent == answered, "0"),
-    ]);
-    table.row([
-        "longest time between two answers, ms".to_owned(),
-        format!("{:.0}", ms(longest)),
-        String::new(),
-        String::new(),
-    ]);
-    table.row([
-        "memory before, MB".to_owned(),
-        format!("{settled:.0}"),
-        String::new(),
-        bar(settled <= 100.0, "<= 100"),
-    ]);
-    table.row([
-        "memory at its highest, MB".to_owned(),
-        format!("{most:.0}"),
-        String::new(),
-        bar(most <= 2.2 * settled, "<= 2.2 x"),
-    ]);
     table.print();
 }

@@ -2,7 +2,7 @@
 
 mod cli_program;
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixListener;
 use std::thread::JoinHandle;
 
@@ -243,10 +243,34 @@ fn answers_that_make_no_sense_are_told() {
 }
 
 #[test]
+fn a_long_policy_is_sent_ahead_as_it_is() {
+    let program = Program::new();
+    let text = format!("\"\\\n{}é", " ".repeat(clawgress::daemon::protocol::LONG));
+    let policy = program.write("long.json", &text);
+    let listener = UnixListener::bind(program.path("clawgress.sock")).unwrap();
+    let daemon = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut from = BufReader::new(&stream);
+        let (mut first, mut second) = (String::new(), String::new());
+        from.read_line(&mut first).unwrap();
+        let first: Value = serde_json::from_str(&first).unwrap();
+        let mut octets = vec![0; usize::try_from(first["octets"].as_u64().unwrap()).unwrap()];
+        from.read_exact(&mut octets).unwrap();
+        from.read_line(&mut second).unwrap();
+        let refused = json!({ "success": false, "data": null, "error": "no" }).to_string() + "\n";
+        (&stream).write_all(refused.as_bytes()).unwrap();
+        (first["command"].clone(), octets, serde_json::from_str::<Value>(&second).unwrap())
+    });
+    program.run(&["import", "--policy", &policy]).refused("error: no");
+    let (command, octets, request) = daemon.join().unwrap();
+    assert_eq!((command, octets), (json!("text"), text.into_bytes()));
+    assert_eq!(request, json!({ "command": "import", "policy": "" }));
+}
+
+#[test]
 fn a_policy_too_long_to_send_is_told_without_sending_it() {
     let program = Program::new();
-    // Quotes are escaped on the way, so this is twice as long there.
-    let policy = program.write("long.json", "\"".repeat(clawgress::daemon::protocol::MAX_LINE / 2 + 1));
+    let policy = program.write("long.json", "\"".repeat(clawgress::daemon::protocol::MAX_LINE + 1));
     let _listener = UnixListener::bind(program.path("clawgress.sock")).unwrap();
     program.run(&["import", "--policy", &policy]).refused("error: the policy is too long: at most 64 MiB are sent");
 }

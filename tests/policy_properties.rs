@@ -3,12 +3,15 @@
 
 use clawgress::policy::json::Value as Written;
 use clawgress::policy::name::{Name, Pattern};
-use clawgress::policy::{Policy, digest, domain, normalised, not_yet_enforced, parse, parse_with_warnings};
+use clawgress::policy::{
+    Policy, digest, document_digest, domain, normalised, not_yet_enforced, parse, parse_with_warnings,
+};
 use proptest::collection::{btree_map, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
 
 fn domain_text() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -174,6 +177,7 @@ proptest! {
         prop_assert_eq!(normalised(&again).to_string(), normal.to_string());
         prop_assert_eq!(parse(&normal.to_string()).unwrap(), again.clone());
         prop_assert_eq!(digest(&again), digest(&policy));
+        prop_assert_eq!(document_digest(&policy), sha256(&normal.to_string()));
         prop_assert_eq!(not_yet_enforced(&again).len(), not_yet_enforced(&policy).len());
     }
 
@@ -243,7 +247,7 @@ proptest! {
                 (Written::Bool(a), Value::Bool(b)) => a == b,
                 (Written::Number(a), Value::Number(b)) => a == b,
                 (Written::String(a), Value::String(b)) => a == b,
-                (Written::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+                (Written::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(&a, b)),
                 (Written::Object(a), Value::Object(b)) => {
                     a.len() == b.len() && a.iter().zip(b).all(|((ka, a), (kb, b))| ka == kb && same(a, b))
                 }
@@ -252,6 +256,10 @@ proptest! {
         }
         prop_assert!(same(&Written::read(&document.to_string()).unwrap(), &document));
     }
+}
+
+fn sha256(text: &str) -> String {
+    Sha256::digest(text).iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 /// Every place below the root, except those that may hold anything.

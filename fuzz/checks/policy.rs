@@ -16,7 +16,7 @@ use clawgress::plan::snapshot::Snapshot;
 use clawgress::plan::text;
 use clawgress::policy::decision::Verdict;
 use clawgress::policy::model::{HostName, Mode, Policy};
-use clawgress::policy::name::{Name, Pattern};
+use clawgress::policy::name::{Name, Pattern, PatternRef};
 use clawgress::policy::reference::{self, Flow, Protocol};
 use clawgress::policy::schedule::Moment;
 use clawgress::policy::{normalised, parse, parse::parse_bytes};
@@ -103,14 +103,14 @@ fn hosts(policy: &Policy) -> impl Iterator<Item = Option<&HostName>> {
     [None].into_iter().chain(policy.hosts.keys().take(TRIED).map(Some))
 }
 
-fn patterns(policy: &Policy) -> impl Iterator<Item = &Pattern> {
+fn patterns(policy: &Policy) -> impl Iterator<Item = Pattern> {
     let hosts = policy.hosts.values().take(TRIED);
     let lists = hosts.flat_map(|host| [&host.allow.domains, &host.deny.domains]);
     [&policy.allow.domains, &policy.deny.domains]
         .into_iter()
         .chain(lists)
         .flatten()
-        .flat_map(|list| list.entries.iter())
+        .flat_map(|list| list.entries.iter().map(PatternRef::to_pattern))
 }
 
 /// Each named name, one below it, and the one above it.

@@ -73,14 +73,14 @@ pub(super) fn apply(arguments: &Apply, context: &mut Context) -> anyhow::Result<
         },
         None => ("the stored policy".to_owned(), None),
     };
-    let response = context.daemon()?.ask(&Request::Apply { policy, confirm_seconds: arguments.confirm })?;
+    let response = context.daemon()?.ask(Request::Apply { policy, confirm_seconds: arguments.confirm })?;
     applied(&name, &response, "", context)
 }
 
 pub(super) fn import(arguments: &Import, context: &mut Context) -> anyhow::Result<Outcome> {
     let Some(policy) = arguments.policy.text()? else { return Ok(Outcome::Refused) };
     let request = Request::Import { policy, expect_revision: None, confirm_seconds: None };
-    let response = context.daemon()?.ask(&request)?;
+    let response = context.daemon()?.ask(request)?;
     applied(&arguments.policy.name(), &response, " and stored", context)
 }
 
@@ -123,7 +123,7 @@ pub(super) fn show(arguments: &Show, context: &mut Context) -> anyhow::Result<Ou
     let (name, parsed) = match &arguments.policy {
         Some(source) => (source.name(), source.parse()?.map(|parsed| parsed.policy)),
         None => {
-            let response = context.daemon()?.ask(&Request::Show {})?;
+            let response = context.daemon()?.ask(Request::Show {})?;
             if !response.success {
                 return Ok(refused("the stored policy", &response));
             }

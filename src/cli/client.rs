@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::daemon::protocol::{MAX_LINE, Request, Response};
+use crate::daemon::protocol::{LONG, MAX_LINE, Request, Response};
 use crate::settings::socket_in;
 use crate::store::words;
 
@@ -79,16 +79,20 @@ impl Client {
     ///
     /// # Errors
     /// No answer came, or none that is understood. A refusal is an answer.
-    pub fn ask(&mut self, request: &Request) -> Result<Response, ClientError> {
-        let mut line = serde_json::to_vec(request).map_err(|_| ClientError::NotUnderstood)?;
-        line.push(b'\n');
-        if line.len() > MAX_LINE {
+    pub fn ask(&mut self, mut request: Request) -> Result<Response, ClientError> {
+        let long = request.policy_mut().filter(|text| text.len() >= LONG).map(std::mem::take);
+        let octets = long.as_ref().map_or(0, String::len);
+        let head = if long.is_some() { line(&Request::Text { octets })? } else { Vec::new() };
+        let request = line(&request)?;
+        if octets.max(request.len()) > MAX_LINE {
             return Err(ClientError::TooLong);
         }
-        match self.stream.get_mut().write_all(&line) {
-            // A daemon that refuses early may close before it has read all; what it said still counts.
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(self.failed(error)),
-            Ok(()) | Err(_) => {}
+        for part in [&head, long.unwrap_or_default().as_bytes(), &request] {
+            match self.stream.get_mut().write_all(part) {
+                // A daemon that refuses early may close before it has read all; what it said still counts.
+                Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(self.failed(error)),
+                Ok(()) | Err(_) => {}
+            }
         }
         self.answer()?.ok_or(ClientError::Closed)
     }
@@ -119,4 +123,10 @@ impl Client {
             _ => ClientError::Io { socket: self.socket.clone(), source: error },
         }
     }
+}
+
+fn line(request: &Request) -> Result<Vec<u8>, ClientError> {
+    let mut line = serde_json::to_vec(request).map_err(|_| ClientError::NotUnderstood)?;
+    line.push(b'\n');
+    Ok(line)
 }

@@ -101,7 +101,7 @@ pub(super) fn explain(arguments: &Arguments, context: &mut Context) -> anyhow::R
             }
         },
         None => {
-            let response = context.daemon()?.ask(&Request::Explain(question))?;
+            let response = context.daemon()?.ask(Request::Explain(question))?;
             if !response.success {
                 return Ok(refused("clawgress", &response));
             }

@@ -99,7 +99,7 @@ pub(super) fn log(arguments: &Arguments, context: &mut Context) -> anyhow::Resul
         limit: Some(arguments.limit),
     };
     let mut daemon = context.daemon()?;
-    let mut response = daemon.ask(&Request::Log { follow: arguments.follow, filter })?;
+    let mut response = daemon.ask(Request::Log { follow: arguments.follow, filter })?;
     let mut printer = Printer { json: arguments.json, widths: [0; COLUMNS], headed: false };
     loop {
         if !response.success {

@@ -42,7 +42,7 @@ pub(super) struct Arguments {
 pub(super) fn plan(arguments: &Arguments, context: &mut Context) -> anyhow::Result<Outcome> {
     let name = arguments.policy.name();
     let Some(policy) = arguments.policy.text()? else { return Ok(Outcome::Refused) };
-    let response = context.daemon()?.ask(&Request::Plan { policy, hours: Some(arguments.hours) })?;
+    let response = context.daemon()?.ask(Request::Plan { policy, hours: Some(arguments.hours) })?;
     if !response.success {
         return Ok(refused(&name, &response));
     }

@@ -92,7 +92,7 @@ pub(super) fn history(arguments: &History, context: &mut Context) -> anyhow::Res
 
 pub(super) fn rollback(arguments: &Rollback, context: &mut Context) -> anyhow::Result<Outcome> {
     let request = Request::Rollback { revision: arguments.revision, expect_revision: None };
-    let response = context.daemon()?.ask(&request)?;
+    let response = context.daemon()?.ask(request)?;
     if !response.success {
         return Ok(refused("the revision", &response));
     }

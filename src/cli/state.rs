@@ -71,7 +71,7 @@ pub(super) struct Rpz {
 
 /// Asks; `Err`: the daemon refused, and that has been said.
 pub(super) fn ask(request: &Request, context: &Context) -> anyhow::Result<Result<Response, Outcome>> {
-    let response = context.daemon()?.ask(request)?;
+    let response = context.daemon()?.ask(request.clone())?;
     Ok(if response.success { Ok(response) } else { Err(refused("clawgress", &response)) })
 }
 
@@ -209,7 +209,7 @@ pub(super) fn firewall(arguments: &Firewall, context: &mut Context) -> anyhow::R
 
 pub(super) fn rpz(arguments: &Rpz, context: &mut Context) -> anyhow::Result<Outcome> {
     let mut daemon = context.daemon()?;
-    let mut response = daemon.ask(&Request::Rpz { host: arguments.host.clone() })?;
+    let mut response = daemon.ask(Request::Rpz { host: arguments.host.clone() })?;
     let mut begun = false;
     loop {
         if !response.success {

@@ -24,7 +24,7 @@ pub(super) struct Arguments {}
 pub(super) fn teardown(_: &Arguments, context: &mut Context) -> anyhow::Result<Outcome> {
     let torn_down = match Client::connect(&context.settings()?.runtime_dir) {
         Ok(mut client) => {
-            let response = client.ask(&Request::Teardown {})?;
+            let response = client.ask(Request::Teardown {})?;
             if !response.success {
                 return Ok(refused("clawgress", &response));
             }

@@ -13,8 +13,9 @@ use chrono_tz::Tz;
 use crate::plan::passage::Passage;
 use crate::plan::snapshot::{AddressVerdict, Snapshot};
 use crate::policy::decision::Reason;
-use crate::policy::model::{List, Located, Mode, Pointer, Policy, Window};
-use crate::policy::name::{Name, Pattern};
+use crate::policy::model::{Located, Mode, Pointer, Policy, Window};
+use crate::policy::name::{Name, Pattern, PatternRef};
+use crate::policy::patterns::Domains;
 use crate::policy::reference::{self, Protocol};
 
 /// One decision as the log has it.
@@ -157,23 +158,23 @@ impl<'p> Replay<'p> {
         let known = seen.revision == self.old.snapshot.revision;
         let entry = seen.path.filter(|_| known).and_then(|path| denied_at(self.old.policy, path));
         // The line was another revision's: which name it was is not known any more.
-        entry.cloned().map(Some).ok_or(Outcome::Unclear)
+        entry.map(Some).ok_or(Outcome::Unclear)
     }
 }
 
 /// The entry of a denylist at a place.
-fn denied_at<'p>(policy: &'p Policy, path: &str) -> Option<&'p Pattern> {
+fn denied_at(policy: &Policy, path: &str) -> Option<Pattern> {
     let (list, index) = path.rsplit_once('/')?;
     let hosts = policy.hosts.values().filter_map(|host| host.deny.domains.as_ref());
     let found = hosts.chain(policy.deny.domains.as_ref()).find(|found| found.path.as_str() == list)?;
-    found.entries.get(index.parse::<usize>().ok()?)
+    found.entries.get(index.parse::<usize>().ok()?).map(PatternRef::to_pattern)
 }
 
-fn covers(list: &List<Pattern>, pattern: &Pattern) -> bool {
+fn covers(list: &Domains, pattern: &Pattern) -> bool {
     list.entries.iter().any(|entry| match (entry, pattern) {
         (entry, Pattern::Exact(name)) => entry.matches(name),
-        (Pattern::Below(_), Pattern::Below(apex)) => entry == pattern || entry.matches(apex),
-        (Pattern::Exact(_), Pattern::Below(_)) => false,
+        (PatternRef::Below(_), Pattern::Below(apex)) => entry == pattern.borrowed() || entry.matches(apex),
+        (PatternRef::Exact(_), Pattern::Below(_)) => false,
     })
 }
 

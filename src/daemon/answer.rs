@@ -73,6 +73,7 @@ impl Caller {
 /// Does what is asked. Not to be dropped half-way: a change would be in force and not recorded.
 pub async fn answer(request: Request, caller: &Caller, office: &Arc<Office>) -> Response {
     match request {
+        Request::Text { .. } => Response::failed("a text alone asks for nothing"),
         Request::Status {} => Response::done(status::status(office).await),
         Request::Health {} => Response::done(status::health(&status::status(office).await)),
         Request::Firewall {} => firewall(office).await,

@@ -106,6 +106,7 @@ async fn converse(stream: UnixStream, office: &Arc<Office>) {
     }
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
+    let mut ahead = None;
     loop {
         let mut line = Vec::new();
         let limit = MAX_LINE as u64 * 2;
@@ -113,7 +114,18 @@ async fn converse(stream: UnixStream, office: &Arc<Office>) {
         if !matches!(read, Ok(Ok(1..))) {
             return;
         }
-        let response = match serde_json::from_slice::<Request>(&line) {
+        let request = serde_json::from_slice::<Request>(&line);
+        let ended = line.last() != Some(&b'\n');
+        // A policy may be long, and it is there twice now.
+        drop(line);
+        let response = match request.map(|request| with_text(request, &mut ahead)) {
+            Ok(Request::Text { octets }) => match text(&mut reader, octets).await {
+                Some(text) => {
+                    ahead = Some(text);
+                    continue;
+                }
+                None => return,
+            },
             Ok(Request::Log { follow: true, filter }) => {
                 return logged::follow(filter, office, &mut reader, &mut writer).await;
             }
@@ -123,8 +135,57 @@ async fn converse(stream: UnixStream, office: &Arc<Office>) {
         };
         let mut text = serde_json::to_vec(&response).unwrap_or_default();
         text.push(b'\n');
-        if writer.write_all(&text).await.is_err() || line.last() != Some(&b'\n') {
+        if writer.write_all(&text).await.is_err() || ended {
             return;
         }
+    }
+}
+
+/// The request with the policy that came ahead of it.
+fn with_text(mut request: Request, ahead: &mut Option<String>) -> Request {
+    if let Some(policy) = request.policy_mut().filter(|policy| policy.is_empty())
+        && let Some(text) = ahead.take()
+    {
+        *policy = text;
+    }
+    request
+}
+
+/// So many octets that are a text; `None`: they are none, are too many, or do not come.
+async fn text(from: &mut (impl AsyncReadExt + Unpin), octets: usize) -> Option<String> {
+    if octets > MAX_LINE {
+        return None;
+    }
+    let mut text = vec![0; octets];
+    let read = tokio::time::timeout(IDLE, from.read_exact(&mut text)).await;
+    read.ok()?.ok()?;
+    String::from_utf8(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store(policy: &str) -> Request {
+        Request::Store { policy: policy.to_owned(), expect_revision: Some(1) }
+    }
+
+    #[test]
+    fn a_policy_that_came_ahead_is_for_the_next_request_that_has_an_empty_one() {
+        let mut ahead = Some("{}".to_owned());
+        assert_eq!(with_text(Request::Status {}, &mut ahead), Request::Status {});
+        assert_eq!(with_text(Request::Apply { policy: None, confirm_seconds: None }, &mut ahead).policy_mut(), None);
+        assert_eq!(with_text(store("own"), &mut ahead), store("own"));
+        assert_eq!(with_text(store(""), &mut ahead), store("{}"));
+        assert_eq!(with_text(store(""), &mut ahead), store(""));
+    }
+
+    #[tokio::test]
+    async fn only_a_text_of_the_length_that_was_said_comes_ahead() {
+        let came = async |octets: &[u8], said| text(&mut &*octets, said).await;
+        assert_eq!(came(b"{}{\"command\":", 2).await.as_deref(), Some("{}"));
+        assert_eq!(came("é".as_bytes(), 1).await, None, "no text");
+        assert_eq!(came(b"{}", 3).await, None, "too short");
+        assert_eq!(came(b"{}", MAX_LINE + 1).await, None, "too long");
     }
 }

@@ -16,7 +16,7 @@ use super::decided::Decided;
 use super::gate::{Gate, recharge};
 use super::protocol::Response;
 use super::recorder::Recorder;
-use super::revisions::{Author, Revisions, keep_promises};
+use super::revisions::{Author, Last, Revisions, keep_promises};
 use super::telemetry::Telemetry;
 use super::{alive, caps, control, held, lists, timeline, watch, world, zones};
 use crate::nft::{Kernel, Options};
@@ -79,7 +79,9 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
     let listen = bound.addresses();
     let (zones_bound, outlet) = zones::open(&settings)?.unzip();
     let recorder = Recorder::start(&settings)?;
-    let (gate, owned) = open_gate(&settings, &store, &listen, recorder.reports)?;
+    let (last, damage) = Last::of(&store);
+    let policy = last.as_ref().and_then(Last::policy);
+    let (gate, owned) = open_gate(&settings, policy, &listen, recorder.reports)?;
     let judge = gate.judge();
     let (changed, changed_too, due) = (gate.changed(), gate.changed(), gate.recharge_due());
     let (handle, thread) = gate.spawn().context("cannot start the gate's thread")?;
@@ -92,7 +94,7 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
     let recorder = recorder.listen(decided).context("cannot start the thread that listens to refused packets")?;
 
     let mut revisions = Revisions::new(store, settings.policy.clone(), handle.clone());
-    if let Err(why) = revisions.boot().await {
+    if let Err(why) = revisions.boot(last, damage).await {
         // What an earlier run left in the kernel stays in force; without it there is nothing to protect yet.
         revisions.trouble.push(why);
     }
@@ -203,10 +205,11 @@ fn dns_settings(settings: &Settings) -> anyhow::Result<dns::Settings> {
     })
 }
 
-/// The gate over the kernel's table, and whether the table is locked against others.
+/// The gate over the kernel's table, and whether the table is locked against others. `last`: the policy that the earlier
+/// run enforced, if it can be told.
 fn open_gate(
     settings: &Settings,
-    store: &Store,
+    last: Option<&Policy>,
     listen: &[SocketAddr],
     reports: Reports,
 ) -> anyhow::Result<(Gate, bool)> {
@@ -226,17 +229,10 @@ fn open_gate(
         }
         kernel = Kernel::open(Options { own_table: false, ..Options::default() })?;
     }
-    let last = last_policy(store);
-    let world = world::look(&mut kernel, listen, settings.dns.redirect, reports, last.as_ref());
+    let world = world::look(&mut kernel, listen, settings.dns.redirect, reports, last);
     let judge = Arc::new(ArcSwapOption::<Snapshot>::empty());
-    let gate = Gate::open(kernel, world, last.as_ref(), judge, &settings.state_dir)?;
+    let gate = Gate::open(kernel, world, last, judge, &settings.state_dir)?;
     Ok((gate, owned))
-}
-
-/// The policy that the earlier run enforced, if it can be told.
-fn last_policy(store: &Store) -> Option<Policy> {
-    let last = store.last_good().ok()?.value?;
-    crate::policy::parse(&last.policy).ok()
 }
 
 fn report(revisions: &Revisions) {

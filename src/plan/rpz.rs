@@ -32,6 +32,7 @@ pub use image::Image;
 use owners::Lists;
 
 use crate::policy::model::{DomainList, HostName, List, Policy};
+use crate::policy::patterns::Domains;
 use crate::policy::schedule::Moment;
 
 /// The view of sources in scope that belong to no host, as scripts see it (SPEC section 3, telemetry).
@@ -238,7 +239,7 @@ impl Own {
         };
         let windows = timed && (host.time_window.is_some() || !host.domain_time_windows.is_empty());
         let allow = host.allow.domains.is_some() || host.allow.domain_lists.is_some() || windows;
-        let deny = has_entries(host.deny.domains.as_ref()) || has_entries(host.deny.domain_lists.as_ref());
+        let deny = has_names(host.deny.domains.as_ref()) || has_entries(host.deny.domain_lists.as_ref());
         // What a denylist makes an exception of passes only where the allowlist has it, so the zone is the view's own.
         let excepted = allow && lists_of(policy).any(has_exceptions);
         Self { allow, denied: deny || excepted }
@@ -254,6 +255,10 @@ fn has_exceptions(list: &DomainList) -> bool {
     list.contents.as_ref().is_some_and(|contents| contents.report().exceptions > 0)
 }
 
+fn has_names(list: Option<&Domains>) -> bool {
+    list.is_some_and(|list| !list.entries.is_empty())
+}
+
 fn has_entries<T>(list: Option<&List<T>>) -> bool {
     list.is_some_and(|list| !list.entries.is_empty())
 }
@@ -266,7 +271,7 @@ fn allow_zone(policy: &Policy, host: Option<&HostName>, timed: bool) -> String {
 /// `None`: nothing is denied by name.
 fn denied_zone(policy: &Policy, host: Option<&HostName>, timed: bool) -> Option<String> {
     let rules = policy.effective(host);
-    let any = rules.deny_domains.into_iter().any(has_entries) || rules.deny_lists.into_iter().any(has_entries);
+    let any = rules.deny_domains.into_iter().any(has_names) || rules.deny_lists.into_iter().any(has_entries);
     let owner = host.filter(|_| Own::of(policy, host, timed).denied);
     any.then(|| format!("{}.denied.{SUFFIX}", label(owner)))
 }

@@ -12,13 +12,14 @@ use chrono_tz::Tz;
 use ipnet::IpNet;
 
 use super::ids::HostId;
-use super::listed::{NameIndex, Names};
+use super::listed::Names;
 use super::table::segments;
 pub use super::windows::Openness;
 use super::windows::Windows;
 use crate::policy::decision::{Decision, Reason, Verdict};
 use crate::policy::model::{HostName, List, Located, Mode, Pointer, Policy, Window};
 use crate::policy::name::{Name, Pattern};
+use crate::policy::patterns::Domains;
 use crate::policy::reference::is_special;
 use crate::policy::schedule::Moment;
 
@@ -281,11 +282,10 @@ fn nobody() -> Decision {
     }
 }
 
-/// The lists of a policy as the snapshot looks them up. Lists that hosts inherit are indexed once; a list is known by
-/// its place in the document.
+/// The lists of networks of a policy as the snapshot looks them up; lists of names can be asked as they are. Lists that
+/// hosts inherit are indexed once; a list is known by its place in the document.
 #[derive(Debug, Default)]
 pub struct Indexes {
-    names: HashMap<Pointer, Arc<NameIndex>>,
     ips: HashMap<Pointer, Arc<Ranges<()>>>,
     deny: HashMap<Pointer, Arc<Ranges<u32>>>,
 }
@@ -296,9 +296,6 @@ impl Indexes {
         let mut indexes = Self::default();
         let hosts = policy.hosts.values().map(|host| (&host.allow, &host.deny));
         for (allow, deny) in hosts.chain([(&policy.allow, &policy.deny)]) {
-            for list in [&allow.domains, &deny.domains].into_iter().flatten() {
-                indexes.names.insert(list.path.clone(), Arc::new(NameIndex::new(list)));
-            }
             if let Some(list) = &allow.ips {
                 let nets = list.entries.iter().map(|net| (*net, ()));
                 indexes.ips.insert(list.path.clone(), Arc::new(ranges(nets)));
@@ -316,15 +313,15 @@ impl Indexes {
 
     fn view(&self, policy: &Policy, host: Option<&HostName>) -> View {
         let rules = policy.effective(host);
-        let names = |list: &List<Pattern>| self.names.get(&list.path).cloned().map(Names::Written);
-        let written = rules.deny_domains.map(|list| list.and_then(names));
+        let names = |list: &Domains| Names::Written(list.clone());
+        let written = rules.deny_domains.map(|list| list.map(names));
         let deny_domains = written.into_iter().zip(rules.deny_lists);
         View {
             name: rules.host.cloned(),
             mode: rules.mode,
             windows: Windows::new(&rules),
             capped: host.and_then(|name| policy.hosts.get(name)).is_some_and(|host| !host.caps.is_empty()),
-            domains: rules.domains.and_then(names).into_iter().chain(Names::in_files(rules.domain_lists)).collect(),
+            domains: rules.domains.map(names).into_iter().chain(Names::in_files(rules.domain_lists)).collect(),
             names_path: rules.domains.map(|list| &list.path).or(rules.domain_lists.map(|list| &list.path)).cloned(),
             deny_domains: deny_domains.flat_map(|(own, files)| own.into_iter().chain(Names::in_files(files))).collect(),
             ips: rules.ips.and_then(|list| self.ips.get(&list.path).cloned()),

@@ -1,5 +1,6 @@
 //! From a user's words to a domain pattern (SPEC section 2, meaning 1).
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
@@ -18,19 +19,26 @@ const MAX_NAME: usize = 253;
 /// # Errors
 /// What is wrong with it and what to write instead.
 pub fn pattern(text: &str) -> Result<Pattern, Mistake> {
+    let (name, below) = normal(text)?;
+    let name = Name::from_normal(&name);
+    Ok(if below { Pattern::Below(name) } else { Pattern::Exact(name) })
+}
+
+/// [`pattern`] as its name in normal form (borrowed where it is written so) and whether it is a wildcard.
+pub(super) fn normal(text: &str) -> Result<(Cow<'_, str>, bool), Mistake> {
     let Some(apex) = text.strip_prefix("*.") else {
-        return name(text).map(Pattern::Exact);
+        return normal_name(text).map(|name| (name, false));
     };
     if apex.is_empty() {
         return Err(star(text));
     }
-    let apex = name(apex).map_err(|mistake| mistake_in_wildcard(text, apex, mistake))?;
+    let apex = normal_name(apex).map_err(|mistake| mistake_in_wildcard(text, apex, mistake))?;
     // One label and a dot must fit in front, or nothing can be below it.
-    if apex.as_str().len() + 2 > MAX_NAME {
+    if apex.len() + 2 > MAX_NAME {
         return Err(too_long(text));
     }
-    match owners(apex.as_str()) {
-        Owners::One => Ok(Pattern::Below(apex)),
+    match owners(&apex) {
+        Owners::One => Ok((apex, true)),
         Owners::Many(hint) => {
             Err(Mistake::new(format!("{} covers names of many unrelated owners", quoted(&format!("*.{apex}"))), hint))
         }
@@ -42,11 +50,15 @@ pub fn pattern(text: &str) -> Result<Pattern, Mistake> {
 /// # Errors
 /// What is wrong with it and what to write instead.
 pub fn name(text: &str) -> Result<Name, Mistake> {
-    plain(text).map_or_else(|| careful(text), Ok)
+    normal_name(text).map(|name| Name::from_normal(&name))
+}
+
+fn normal_name(text: &str) -> Result<Cow<'_, str>, Mistake> {
+    plain(text).map_or_else(|| careful(text).map(Cow::Owned), Ok)
 }
 
 /// The way of names that need conversion, and of all that are none.
-fn careful(text: &str) -> Result<Name, Mistake> {
+fn careful(text: &str) -> Result<String, Mistake> {
     shape(text)?;
     let dotless = text.strip_suffix('.').unwrap_or(text);
     let ascii = Uts46::new()
@@ -60,11 +72,11 @@ fn careful(text: &str) -> Result<Name, Mistake> {
     // A trailing dot may also have been one of the other dots that IDNA knows.
     let ascii = if dotless == text { ascii.strip_suffix('.').unwrap_or(&ascii) } else { &ascii };
     labels(text, ascii)?;
-    Ok(Name::from_normal(&ascii.to_ascii_lowercase()))
+    Ok(ascii.to_ascii_lowercase())
 }
 
 /// The way of nearly every entry: ASCII, nothing to convert, nothing wrong. `None`: look closer.
-fn plain(text: &str) -> Option<Name> {
+fn plain(text: &str) -> Option<Cow<'_, str>> {
     let text = text.strip_suffix('.').unwrap_or(text);
     let bytes = text.as_bytes();
     if bytes.len() > MAX_NAME {
@@ -94,7 +106,7 @@ fn plain(text: &str) -> Option<Name> {
     if digits {
         return None;
     }
-    Some(if upper { Name::from_normal(&text.to_ascii_lowercase()) } else { Name::from_normal(text) })
+    Some(if upper { Cow::Owned(text.to_ascii_lowercase()) } else { Cow::Borrowed(text) })
 }
 
 fn is_ace(front: &[u8]) -> bool {
@@ -348,7 +360,7 @@ mod tests {
         #[test]
         fn the_short_way_is_the_long_way(text in "([a-cA-C0-9_-]{0,5}[.]){0,4}([xX]n--)?[a-cA-C0-9_-]{0,5}[.]?") {
             if let Some(name) = plain(&text) {
-                prop_assert_eq!(Ok(name), careful(&text));
+                prop_assert_eq!(Ok(name.into_owned()), careful(&text));
             } else if !text.to_ascii_lowercase().contains("xn--") {
                 prop_assert!(careful(&text).is_err(), "{}", text);
             }

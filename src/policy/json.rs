@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::Number;
 use serde_json::error::Category;
 
@@ -29,7 +29,7 @@ pub enum Value<'t> {
     /// A text.
     String(Cow<'t, str>),
     /// A list.
-    Array(Vec<Value<'t>>),
+    Array(Array<'t>),
     /// An object: keys in the order written, duplicates included.
     Object(Vec<(Cow<'t, str>, Value<'t>)>),
 }
@@ -50,7 +50,9 @@ impl<'t> Value<'t> {
         if text.trim().is_empty() {
             return Err(whole("the document is empty".to_owned(), r#"the smallest policy is {"version": 1}"#));
         }
-        serde_json::from_str(text).map_err(|error| syntax(text, &error))
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let value = Reading { document: text }.deserialize(&mut deserializer);
+        value.and_then(|value| deserializer.end().map(|()| value)).map_err(|error| syntax(text, &error))
     }
 
     /// The value of the first field with this name, if this is an object.
@@ -98,15 +100,106 @@ fn syntax(text: &str, error: &serde_json::Error) -> Diagnostic {
     whole(format!("not JSON at line {line}, column {column}: {what}"), hint)
 }
 
-impl<'de> Deserialize<'de> for Value<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ValueVisitor)
+/// A list. One of nothing but texts without escapes stays in the document, and is read from there.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Array<'t> {
+    /// Any values.
+    Any(Vec<Value<'t>>),
+    /// Such texts.
+    Texts(Texts<'t>),
+}
+
+/// A list of texts, as it stands in a document.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Texts<'t> {
+    document: &'t str,
+    /// Where the first one begins: its quote.
+    start: usize,
+    len: usize,
+}
+
+impl<'t> Texts<'t> {
+    /// Adds the next text of the list. False: it is no part of the document as it stands there.
+    fn push(&mut self, text: &'t str) -> bool {
+        let place = (text.as_ptr() as usize).wrapping_sub(self.document.as_ptr() as usize);
+        let quoted = |place: usize| Some((place.checked_sub(1)?, place.checked_add(text.len())?));
+        let Some((open, close)) = quoted(place) else { return false };
+        let octets = self.document.as_bytes();
+        if octets.get(open) != Some(&b'"') || octets.get(close) != Some(&b'"') {
+            return false;
+        }
+        if self.len == 0 {
+            self.start = open;
+        }
+        self.len += 1;
+        true
+    }
+
+    /// All of them: without escapes each ends at the next quote, and between two stands a comma with white space.
+    pub fn iter(&self) -> impl Iterator<Item = &'t str> {
+        let mut rest = self.document.get(self.start..).unwrap_or_default();
+        (0..self.len).map_while(move |_| {
+            let (text, behind) = rest.split_once('"')?.1.split_once('"')?;
+            rest = behind;
+            Some(text)
+        })
     }
 }
 
-struct ValueVisitor;
+impl<'t> Array<'t> {
+    /// How many values there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Any(values) => values.len(),
+            Self::Texts(texts) => texts.len,
+        }
+    }
 
-impl<'de> Visitor<'de> for ValueVisitor {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = Cow<'_, Value<'t>>> {
+        let (values, texts) = match self {
+            Self::Any(values) => (Some(values), None),
+            Self::Texts(texts) => (None, Some(texts)),
+        };
+        let texts = texts.into_iter().flat_map(Texts::iter).map(|text| Value::String(Cow::Borrowed(text)));
+        values.into_iter().flatten().map(Cow::Borrowed).chain(texts.map(Cow::Owned))
+    }
+
+    fn push(&mut self, value: Value<'t>) {
+        if let (Self::Texts(texts), Value::String(Cow::Borrowed(text))) = (&mut *self, &value)
+            && texts.push(text)
+        {
+            return;
+        }
+        if let Self::Texts(_) = self {
+            *self = Self::Any(self.iter().map(Cow::into_owned).collect());
+        }
+        if let Self::Any(values) = self {
+            values.push(value);
+        }
+    }
+}
+
+/// Reads values of a document.
+#[derive(Clone, Copy)]
+struct Reading<'t> {
+    document: &'t str,
+}
+
+impl<'de> DeserializeSeed<'de> for Reading<'de> {
+    type Value = Value<'de>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value<'de>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Reading<'de> {
     type Value = Value<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -146,8 +239,8 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
-        let mut entries = Vec::new();
-        while let Some(entry) = access.next_element()? {
+        let mut entries = Array::Texts(Texts { document: self.document, start: 0, len: 0 });
+        while let Some(entry) = access.next_element_seed(self)? {
             entries.push(entry);
         }
         Ok(Value::Array(entries))
@@ -155,7 +248,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Self::Value, A::Error> {
         let mut entries = Vec::new();
-        while let Some((key, value)) = access.next_entry::<Value<'de>, Value<'de>>()? {
+        while let Some((key, value)) = access.next_entry_seed(self, self)? {
             let Value::String(key) = key else { return Err(A::Error::custom("key must be a string")) };
             entries.push((key, value));
         }
@@ -175,7 +268,25 @@ mod tests {
         assert_eq!(keys, ["b", "a", "b"]);
         assert_eq!(entries[2].1, Value::Object(Vec::new()));
         let Value::Array(list) = &entries[1].1 else { panic!() };
-        assert_eq!(list[4], Value::String("x\n".into()));
+        assert_eq!(*list.iter().nth(4).unwrap(), Value::String("x\n".into()));
+    }
+
+    #[test]
+    fn texts_are_what_is_written_whatever_stands_beside_them() {
+        for (json, texts) in [
+            ("[\"a\" ,\n\"\",\"é\", \"b,\"]", ["a", "", "é", "b,"]),
+            (r#"["a", "\u0022", "\"", "\\"]"#, ["a", "\"", "\"", "\\"]),
+        ] {
+            let value = Value::read(json).unwrap();
+            let Value::Array(list) = &value else { panic!() };
+            let found: Vec<_> = list.iter().map(Cow::into_owned).collect();
+            assert_eq!(found, texts.map(|text| Value::String(text.into())));
+            assert_eq!(list.len(), 4);
+        }
+        let value = Value::read(r#"["a", 1, "b"]"#).unwrap();
+        let Value::Array(list) = &value else { panic!() };
+        let found: Vec<String> = list.iter().map(|value| value.described()).collect();
+        assert_eq!(found, [r#"the text "a""#, "the number 1", r#"the text "b""#]);
     }
 
     #[test]

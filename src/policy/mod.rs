@@ -11,6 +11,7 @@ pub mod model;
 pub mod name;
 pub mod normal;
 pub mod parse;
+pub mod patterns;
 pub mod period;
 mod reader;
 pub mod reference;

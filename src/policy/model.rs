@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 use super::lists::Contents;
 use super::name::{Name, Pattern};
+use super::patterns::Domains;
 
 /// Ports that are open where a policy names none (SPEC section 2, meaning 2).
 pub const DEFAULT_PORTS: [u16; 3] = [53, 80, 443];
@@ -24,6 +25,11 @@ impl Pointer {
     /// The pointer as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The place of an entry of the list at this one.
+    pub fn entry(&self, index: usize) -> Self {
+        Self(Arc::from(format!("{self}/{index}")))
     }
 }
 
@@ -61,7 +67,7 @@ pub struct List<T> {
 impl<T> List<T> {
     /// The place of entry `index`.
     pub fn entry_path(&self, index: usize) -> Pointer {
-        Pointer(Arc::from(format!("{}/{index}", self.path)))
+        self.path.entry(index)
     }
 }
 
@@ -144,7 +150,7 @@ pub type ListFile = (String, ListFormat);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Allow {
     /// Names.
-    pub domains: Option<List<Pattern>>,
+    pub domains: Option<Domains>,
     /// Addresses.
     pub ips: Option<List<IpNet>>,
     /// Destination ports, TCP and UDP alike.
@@ -157,7 +163,7 @@ pub struct Allow {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Deny {
     /// Names.
-    pub domains: Option<List<Pattern>>,
+    pub domains: Option<Domains>,
     /// Addresses.
     pub ips: Option<List<IpNet>>,
     /// Names in files.
@@ -289,7 +295,7 @@ pub struct Effective<'a> {
     /// The host; `None`: sources that belong to no host.
     pub host: Option<&'a HostName>,
     /// Names that may be reached; `None`: the policy wrote no list, so none.
-    pub domains: Option<&'a List<Pattern>>,
+    pub domains: Option<&'a Domains>,
     /// More names that may be reached, in files; `None` as above.
     pub domain_lists: Option<&'a List<DomainList>>,
     /// Addresses that may be reached; `None` as above.
@@ -297,7 +303,7 @@ pub struct Effective<'a> {
     /// Ports; `None`: [`DEFAULT_PORTS`].
     pub ports: Option<&'a List<u16>>,
     /// Denied names: the host's own list first, then the global one.
-    pub deny_domains: [Option<&'a List<Pattern>>; 2],
+    pub deny_domains: [Option<&'a Domains>; 2],
     /// Denied names in files, likewise; each stands behind the list of names beside it.
     pub deny_lists: [Option<&'a List<DomainList>>; 2],
     /// Denied addresses: the host's own list first, then the global one.

@@ -44,12 +44,17 @@ impl Name {
 
     /// The names above this one, nearest first: `b.c` and `c` for `a.b.c`.
     pub fn parents(&self) -> impl Iterator<Item = &str> {
-        let mut rest: &str = &self.0;
-        std::iter::from_fn(move || {
-            rest = rest.split_once('.')?.1;
-            Some(rest)
-        })
+        parents(&self.0)
     }
+}
+
+/// The names above a name, nearest first.
+pub(crate) fn parents(name: &str) -> impl Iterator<Item = &str> {
+    let mut rest = name;
+    std::iter::from_fn(move || {
+        rest = rest.split_once('.')?.1;
+        Some(rest)
+    })
 }
 
 impl Borrow<str> for Name {
@@ -79,25 +84,68 @@ pub enum Pattern {
     Below(Name),
 }
 
-impl Pattern {
+/// A [`Pattern`] whose name is somebody else's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PatternRef<'n> {
+    /// As [`Pattern::Exact`].
+    Exact(&'n str),
+    /// As [`Pattern::Below`].
+    Below(&'n str),
+}
+
+impl<'n> PatternRef<'n> {
+    /// The name, and whether the names below it are meant.
+    pub fn parts(self) -> (&'n str, bool) {
+        match self {
+            Self::Exact(name) => (name, false),
+            Self::Below(apex) => (apex, true),
+        }
+    }
+
+    /// The same with a name of its own.
+    pub fn to_pattern(self) -> Pattern {
+        match self {
+            Self::Exact(name) => Pattern::Exact(Name::from_normal(name)),
+            Self::Below(apex) => Pattern::Below(Name::from_normal(apex)),
+        }
+    }
+
     /// Of two patterns that cover one name, the greater one is closer to it: the name itself, else the longer wildcard.
-    pub fn closeness(&self) -> usize {
+    pub fn closeness(self) -> usize {
         match self {
             Self::Exact(_) => usize::MAX,
-            Self::Below(apex) => apex.as_str().len(),
+            Self::Below(apex) => apex.len(),
         }
     }
 
     /// Whether the pattern covers `name`.
-    pub fn matches(&self, name: &Name) -> bool {
+    pub fn matches(self, name: &Name) -> bool {
         match self {
-            Self::Exact(own) => own == name,
-            Self::Below(apex) => name.as_str().strip_suffix(apex.as_str()).is_some_and(|front| front.ends_with('.')),
+            Self::Exact(own) => own == name.as_str(),
+            Self::Below(apex) => name.as_str().strip_suffix(apex).is_some_and(|front| front.ends_with('.')),
         }
     }
 }
 
 impl Pattern {
+    /// The same, borrowed.
+    pub fn borrowed(&self) -> PatternRef<'_> {
+        match self {
+            Self::Exact(name) => PatternRef::Exact(name.as_str()),
+            Self::Below(apex) => PatternRef::Below(apex.as_str()),
+        }
+    }
+
+    /// As [`PatternRef::closeness`].
+    pub fn closeness(&self) -> usize {
+        self.borrowed().closeness()
+    }
+
+    /// Whether the pattern covers `name`.
+    pub fn matches(&self, name: &Name) -> bool {
+        self.borrowed().matches(name)
+    }
+
     /// Reads what [`Pattern`] writes itself as. `None`: no policy can have written it.
     pub fn from_record(text: &str) -> Option<Self> {
         let (name, below) = text.strip_prefix("*.").map_or((text, false), |apex| (apex, true));
@@ -106,11 +154,17 @@ impl Pattern {
     }
 }
 
-impl fmt::Display for Pattern {
+impl fmt::Display for PatternRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exact(name) => write!(f, "{name}"),
+            Self::Exact(name) => f.write_str(name),
             Self::Below(apex) => write!(f, "*.{apex}"),
         }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.borrowed().fmt(f)
     }
 }

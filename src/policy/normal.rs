@@ -1,18 +1,28 @@
 //! The policy as `show` prints it, and the digest that names a revision.
 
 use std::fmt::Write as _;
+use std::io::{BufWriter, Write as _};
 
 use chrono::{NaiveTime, Timelike};
-use serde_json::{Map, Value, json};
+use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::model::{Allow, Cap, Deny, DomainList, Host, List, Located, Mode, Policy, Window};
+use super::name::PatternRef;
 use super::parse::DAYS;
+use super::patterns::{Domains, Patterns};
 
 /// The policy as a document again: fields in the order of the format's description, hosts and domains by name, names
 /// and networks in normal form, lists in the order written (so that `…/domains/3` means the same entry), absent what
 /// was absent. Reading it gives the same policy.
 pub fn normalised(policy: &Policy) -> Value {
+    // Texts, numbers, lists and objects with texts as keys: this cannot fail.
+    serde_json::to_value(document(policy)).unwrap_or_default()
+}
+
+/// What [`normalised`] is made of.
+fn document(policy: &Policy) -> Document<'_> {
     let mut fields = Object::default();
     fields.put("version", Some(json!(1)));
     fields.put("mode", policy.mode.as_ref().map(mode));
@@ -28,7 +38,7 @@ pub fn normalised(policy: &Policy) -> Value {
     fields.put("domain_time_windows", map(policy.domain_time_windows.iter(), window));
     fields.put("limits", policy.egress_kbps.as_ref().map(limits));
     fields.put("hosts", map(policy.hosts.iter(), host));
-    Value::Object(fields.0)
+    Document::Object(fields)
 }
 
 /// The digest that names a revision, 64 hexadecimal digits: [`document_digest`], and where the policy has lists in files
@@ -50,10 +60,11 @@ pub fn digest(policy: &Policy) -> String {
 
 /// SHA-256 of the compact text of [`normalised`], 64 hexadecimal digits.
 pub fn document_digest(policy: &Policy) -> String {
-    let mut hash = Hash(Sha256::new());
     // Written into the hash: the text of a large policy is some megabytes. A hash takes everything, so this cannot fail.
-    let _ = serde_json::to_writer(&mut hash, &normalised(policy));
-    hexadecimal(&hash.0.finalize())
+    // Entries are short, and hashing prefers long pieces.
+    let mut to = BufWriter::with_capacity(1 << 16, Hash(Sha256::new()));
+    let _ = serde_json::to_writer(&mut to, &document(policy)).map(|()| to.flush());
+    to.into_inner().map(|hash| hexadecimal(&hash.0.finalize())).unwrap_or_default()
 }
 
 pub(super) fn hexadecimal(bytes: &[u8]) -> String {
@@ -78,31 +89,70 @@ impl std::io::Write for Hash {
     }
 }
 
-/// An object under construction.
-#[derive(Default)]
-struct Object(Map<String, Value>);
+/// A part of the document, made without a second copy of long lists of names.
+enum Document<'p> {
+    Value(Value),
+    Object(Object<'p>),
+    Names(&'p Patterns),
+}
 
-impl Object {
-    fn put(&mut self, name: &str, value: Option<Value>) {
-        if let Some(value) = value {
-            self.0.insert(name.to_owned(), value);
-        }
-    }
-
-    fn unless_empty(self) -> Option<Value> {
-        (!self.0.is_empty()).then_some(Value::Object(self.0))
+impl From<Value> for Document<'_> {
+    fn from(value: Value) -> Self {
+        Self::Value(value)
     }
 }
 
-fn map<'a, K: ToString + 'a, V: 'a>(
-    entries: impl Iterator<Item = (&'a K, &'a V)>,
-    value: impl Fn(&V) -> Value,
-) -> Option<Value> {
+impl Serialize for Document<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Value(value) => value.serialize(to),
+            Self::Object(Object(fields)) => to.collect_map(fields.iter().map(|(name, value)| (name, value))),
+            Self::Names(names) => to.collect_seq(names.iter().map(Written)),
+        }
+    }
+}
+
+/// An entry as text.
+struct Written<'p>(PatternRef<'p>);
+
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            PatternRef::Exact(name) => to.serialize_str(name),
+            PatternRef::Below(_) => to.collect_str(&self.0),
+        }
+    }
+}
+
+/// An object under construction.
+#[derive(Default)]
+struct Object<'p>(Vec<(String, Document<'p>)>);
+
+impl<'p> Object<'p> {
+    fn put(&mut self, name: &str, value: Option<impl Into<Document<'p>>>) {
+        if let Some(value) = value {
+            self.0.push((name.to_owned(), value.into()));
+        }
+    }
+
+    fn unless_empty(self) -> Option<Document<'p>> {
+        (!self.0.is_empty()).then_some(Document::Object(self))
+    }
+}
+
+fn map<'p, K: ToString + 'p, V: 'p, D: Into<Document<'p>>>(
+    entries: impl Iterator<Item = (&'p K, &'p V)>,
+    value: impl Fn(&'p V) -> D,
+) -> Option<Document<'p>> {
     let mut object = Object::default();
     for (key, entry) in entries {
         object.put(&key.to_string(), Some(value(entry)));
     }
     object.unless_empty()
+}
+
+fn names(list: &Domains) -> Document<'_> {
+    Document::Names(&list.entries)
 }
 
 fn texts<T: ToString>(list: &List<T>) -> Value {
@@ -120,18 +170,18 @@ fn limits(kbps: &Located<u64>) -> Value {
     json!({ "egress_kbps": kbps.value })
 }
 
-fn allow(allow: &Allow) -> Option<Value> {
+fn allow(allow: &Allow) -> Option<Document<'_>> {
     let mut fields = Object::default();
-    fields.put("domains", allow.domains.as_ref().map(texts));
+    fields.put("domains", allow.domains.as_ref().map(names));
     fields.put("ips", allow.ips.as_ref().map(texts));
-    fields.put("ports", allow.ports.as_ref().map(|ports| ports.entries.iter().copied().collect()));
+    fields.put("ports", allow.ports.as_ref().map(|ports| ports.entries.iter().copied().collect::<Value>()));
     fields.put("domain_lists", allow.domain_lists.as_ref().map(domain_lists));
     fields.unless_empty()
 }
 
-fn deny(deny: &Deny) -> Option<Value> {
+fn deny(deny: &Deny) -> Option<Document<'_>> {
     let mut fields = Object::default();
-    fields.put("domains", deny.domains.as_ref().map(texts));
+    fields.put("domains", deny.domains.as_ref().map(names));
     fields.put("ips", deny.ips.as_ref().map(texts));
     fields.put("domain_lists", deny.domain_lists.as_ref().map(domain_lists));
     fields.unless_empty()
@@ -142,17 +192,17 @@ fn domain_lists(lists: &List<DomainList>) -> Value {
     lists.entries.iter().map(list).collect()
 }
 
-fn window(window: &Located<Window>) -> Value {
+fn window(window: &Located<Window>) -> Document<'_> {
     let window = &window.value;
     let mut fields = Object::default();
     // Neither days nor hours would say nothing, and the reader refuses that.
     if window.days.len() < DAYS.len() || window.hours.is_none() {
         let names = window.days.iter().map(|day| DAYS[usize::from(day.0) % DAYS.len()]);
-        fields.put("days", Some(names.collect()));
+        fields.put("days", Some(names.collect::<Value>()));
     }
     fields.put("start", window.hours.map(|(start, _)| time(start)));
     fields.put("end", window.hours.map(|(_, end)| time(end)));
-    Value::Object(fields.0)
+    Document::Object(fields)
 }
 
 fn time(time: NaiveTime) -> Value {
@@ -160,7 +210,7 @@ fn time(time: NaiveTime) -> Value {
     json!(time.format(format).to_string())
 }
 
-fn host(host: &Host) -> Value {
+fn host(host: &Host) -> Document<'_> {
     let mut fields = Object::default();
     fields.put("sources", Some(texts(&host.sources)));
     fields.put("allow", allow(&host.allow));
@@ -169,10 +219,10 @@ fn host(host: &Host) -> Value {
     fields.put("time_window", host.time_window.as_ref().map(window));
     fields.put("domain_time_windows", map(host.domain_time_windows.iter(), window));
     fields.put("limits", host.egress_kbps.as_ref().map(limits));
-    if let Some(caps) = map(host.caps.iter(), cap) {
-        fields.put("exfil", Some(json!({ "domains": caps })));
-    }
-    Value::Object(fields.0)
+    let mut exfil = Object::default();
+    exfil.put("domains", map(host.caps.iter(), cap));
+    fields.put("exfil", exfil.unless_empty());
+    Document::Object(fields)
 }
 
 fn cap(cap: &Located<Cap>) -> Value {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use super::diagnostic::{At, Report};
-use super::json::Value;
+use super::json::{Array, Value};
 use super::wording::{nearest, quoted};
 
 /// Where a field belongs that people write in another place or under another name.
@@ -124,12 +124,7 @@ pub(crate) fn entries<'v>(
 }
 
 /// The entries of a list. `wanted` is what the list is of: `domains`.
-pub(crate) fn list<'v>(
-    value: &'v Value<'v>,
-    at: &At<'_>,
-    wanted: &str,
-    report: &mut Report,
-) -> Option<&'v [Value<'v>]> {
+pub(crate) fn list<'v>(value: &'v Value<'v>, at: &At<'_>, wanted: &str, report: &mut Report) -> Option<&'v Array<'v>> {
     if let Value::Array(entries) = value {
         return Some(entries);
     }
@@ -212,7 +207,9 @@ fn wrong_kind(value: &Value<'_>, at: &At<'_>, wanted: &str, report: &mut Report)
     let object = wanted == OBJECT;
     let hint = match value {
         Value::Null => "leave it out where it has nothing to say".to_owned(),
-        Value::Array(entries) if entries.len() == 1 && object == matches!(entries[0], Value::Object(_)) => {
+        Value::Array(entries)
+            if entries.len() == 1 && entries.iter().all(|entry| object == matches!(*entry, Value::Object(_))) =>
+        {
             "remove the square brackets".to_owned()
         }
         _ if object => "an object stands in braces: { … }".to_owned(),

@@ -3,6 +3,7 @@
 //! Nothing here is clever. Lists are searched from front to back. The compiled forms (the DNS snapshot, the kernel's
 //! table, its simulator) are tested against these functions, and `explain` answers with them.
 
+use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
@@ -11,6 +12,7 @@ use super::decision::{Decision, Reason, Verdict};
 use super::lists::{Contents, Network};
 use super::model::{Cap, DEFAULT_PORTS, DomainList, Effective, HostName, List, Located, Pointer, Policy};
 use super::name::{Name, Pattern};
+use super::patterns::Domains;
 use super::schedule::Moment;
 
 /// The protocol of a flow, as far as the policy tells protocols apart.
@@ -119,7 +121,7 @@ pub fn decide_name_at(
 fn allowed_name(rules: &Effective<'_>, name: &Name) -> Option<(Pointer, Pattern)> {
     let written = rules.domains.and_then(|list| {
         let index = best_match(list, name)?;
-        Some((list.entry_path(index), list.entries[index].clone()))
+        Some((list.entry_path(index), list.entries.get(index)?.to_pattern()))
     });
     written.or_else(|| in_lists(rules.domain_lists, |contents| contents.allows(name).map(|entry| entry.pattern)))
 }
@@ -151,7 +153,7 @@ pub fn denied_name(rules: &Effective<'_>, name: &Name) -> Option<Decision> {
     rules.deny_domains.into_iter().zip(rules.deny_lists).find_map(|(written, lists)| {
         let written = written.and_then(|list| {
             let index = best_match(list, name)?;
-            Some((list.entry_path(index), list.entries[index].clone()))
+            Some((list.entry_path(index), list.entries.get(index)?.to_pattern()))
         });
         let in_files = || in_lists(lists, |contents| contents.denies(name).map(|entry| entry.pattern));
         let (path, pattern) = written.or_else(in_files)?;
@@ -314,15 +316,11 @@ fn port_open(rules: &Effective<'_>, port: u16) -> bool {
     }
 }
 
-/// The index of the entry that covers `name` most closely: the name itself, else the longest wildcard.
-fn best_match(list: &List<Pattern>, name: &Name) -> Option<usize> {
-    let mut best: Option<usize> = None;
-    for (index, pattern) in list.entries.iter().enumerate().filter(|(_, pattern)| pattern.matches(name)) {
-        if best.is_none_or(|old| pattern.closeness() > list.entries[old].closeness()) {
-            best = Some(index);
-        }
-    }
-    best
+/// The index of the entry that covers `name` most closely: the name itself, else the longest wildcard; of equal ones the
+/// first.
+fn best_match(list: &Domains, name: &Name) -> Option<usize> {
+    let all = list.entries.iter().enumerate().filter(|(_, pattern)| pattern.matches(name));
+    all.max_by_key(|(index, pattern)| (pattern.closeness(), Reverse(*index))).map(|(index, _)| index)
 }
 
 /// The index of the longest prefix that contains `address`; of equal ones the first.
@@ -344,7 +342,7 @@ pub fn has_names(rules: &Effective<'_>) -> bool {
 
 /// The list of names that lacks a name.
 fn names_path(rules: &Effective<'_>) -> Option<Pointer> {
-    list_path(rules.domains).or_else(|| list_path(rules.domain_lists))
+    rules.domains.map(|list| list.path.clone()).or_else(|| list_path(rules.domain_lists))
 }
 
 fn list_path<T>(list: Option<&List<T>>) -> Option<Pointer> {

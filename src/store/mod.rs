@@ -160,12 +160,18 @@ impl Store {
     ///
     /// # Errors
     /// The disk is full and the like; nothing changed.
-    pub fn stage_revision(&self, revision: &Revision) -> Result<StagedRevision, StoreError> {
-        let head = revision.head();
-        let parts = [head.as_bytes(), revision.policy.as_bytes()];
-        let number = revision.meta.revision;
-        let enforced = Staged::write(&self.enforced, &parts)?;
-        Ok(StagedRevision { number, enforced, kept: Staged::write(&self.file(number), &parts)? })
+    pub fn stage_revision(&self, meta: &RevisionMeta, policy: &str) -> Result<StagedRevision, StoreError> {
+        let head = revision::head(meta, policy);
+        let parts = [head.as_bytes(), policy.as_bytes()];
+        let number = meta.revision;
+        let enforced = || Staged::write(&self.enforced, &parts);
+        // Together, because each waits for the disk.
+        let (enforced, kept) = std::thread::scope(|scope| {
+            let other = std::thread::Builder::new().spawn_scoped(scope, enforced);
+            let kept = Staged::write(&self.file(number), &parts);
+            (other.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(enforced), kept)
+        });
+        Ok(StagedRevision { number, enforced: enforced?, kept: kept? })
     }
 
     /// Keeps a revision that is in force: as the last one, and in the history.
@@ -191,7 +197,7 @@ impl Store {
     /// As there. The number counts as used all the same.
     pub fn record(&mut self, revision: &Revision) -> Result<(), StoreError> {
         self.highest = self.highest.max(revision.meta.revision);
-        let staged = self.stage_revision(revision)?;
+        let staged = self.stage_revision(&revision.meta, &revision.policy)?;
         self.keep(staged)
     }
 
@@ -266,8 +272,7 @@ impl Store {
 
     fn read(&self, path: &Path, number: Option<u64>) -> Result<Option<Revision>, StoreError> {
         let Some(text) = read_text(path, MAX_DOCUMENT as u64 + MAX_META)? else { return Ok(None) };
-        let revision =
-            Revision::from_text(&text).map_err(|what| StoreError::Damaged { path: path.to_owned(), what })?;
+        let revision = Revision::from_text(text).map_err(|what| StoreError::Damaged { path: path.to_owned(), what })?;
         if number.is_some_and(|number| number != revision.meta.revision) {
             return Err(misnamed(path, &revision.meta));
         }

@@ -80,27 +80,28 @@ struct Head {
     text_sha256: String,
 }
 
-impl Revision {
-    /// The first line, with its line feed.
-    pub(super) fn head(&self) -> String {
-        let head =
-            Head { meta: self.meta.clone(), bytes: self.policy.len() as u64, text_sha256: hex(self.policy.as_bytes()) };
-        let mut line = serde_json::to_string(&head).unwrap_or_default();
-        line.push('\n');
-        line
-    }
+/// The first line of the file of a policy, with its line feed.
+pub(super) fn head(meta: &RevisionMeta, policy: &str) -> String {
+    let head = Head { meta: meta.clone(), bytes: policy.len() as u64, text_sha256: hex(policy.as_bytes()) };
+    let mut line = serde_json::to_string(&head).unwrap_or_default();
+    line.push('\n');
+    line
+}
 
+impl Revision {
     /// Reads a file; the reason why it is no good otherwise.
-    pub(super) fn from_text(text: &str) -> Result<Self, String> {
-        let (line, policy) = text.split_once('\n').ok_or(NO_HEAD)?;
+    pub(super) fn from_text(mut text: String) -> Result<Self, String> {
+        let (line, _) = text.split_once('\n').ok_or(NO_HEAD)?;
         let head = read_head(line.as_bytes())?;
-        if (policy.len() as u64) < head.bytes {
+        // In its place, because it may be long.
+        text.drain(..=line.len());
+        if (text.len() as u64) < head.bytes {
             return Err(CUT.to_owned());
         }
-        if hex(policy.as_bytes()) != head.text_sha256 {
+        if hex(text.as_bytes()) != head.text_sha256 {
             return Err("its policy is not the one that was written".to_owned());
         }
-        Ok(Self { meta: head.meta, policy: policy.to_owned() })
+        Ok(Self { meta: head.meta, policy: text })
     }
 }
 

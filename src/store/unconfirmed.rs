@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::atomic::{Staged, sync_dir};
-use super::{MAX_META, Revision, Store, StoreError, read_text};
+use super::{MAX_META, Revision, Store, StoreError, read_text, revision};
 use crate::policy::json::MAX_DOCUMENT;
 
 /// A revision that goes away by itself unless somebody confirms it.
@@ -45,7 +45,7 @@ impl Store {
     pub fn write_unconfirmed(&self, unconfirmed: &Unconfirmed) -> Result<(), StoreError> {
         let mut wait = serde_json::to_string(&unconfirmed.wait).unwrap_or_default();
         wait.push('\n');
-        let head = unconfirmed.back_to.head();
+        let head = revision::head(&unconfirmed.back_to.meta, &unconfirmed.back_to.policy);
         let parts = [wait.as_bytes(), head.as_bytes(), unconfirmed.back_to.policy.as_bytes()];
         Staged::write(&self.unconfirmed, &parts)?.commit()
     }
@@ -60,7 +60,7 @@ impl Store {
         let (line, rest) = text.split_once('\n').ok_or_else(|| damaged("it is cut off".to_owned()))?;
         let wait = serde_json::from_str(line);
         let wait = wait.map_err(|_| damaged("its first line does not say what waits".to_owned()))?;
-        Ok(Some(Unconfirmed { wait, back_to: Revision::from_text(rest).map_err(damaged)? }))
+        Ok(Some(Unconfirmed { wait, back_to: Revision::from_text(rest.to_owned()).map_err(damaged)? }))
     }
 
     /// No revision waits any more.

@@ -23,7 +23,7 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 /// What the daemon gives for a filter.
 pub fn find(gateway: &Gateway, filter: Filter) -> Vec<Record> {
     let mut daemon = Client::connect(&gateway.path("run")).expect("the daemon listens");
-    let answer = daemon.ask(&Request::Log { follow: false, filter }).expect("the daemon answers");
+    let answer = daemon.ask(Request::Log { follow: false, filter }).expect("the daemon answers");
     let logged: Logged = answer.data().expect("decision records");
     logged.records.iter().map(|record| (**record).clone()).collect()
 }

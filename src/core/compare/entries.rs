@@ -1,13 +1,14 @@
 //! Lists by what they cover.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use ipnet::IpNet;
 
 use super::Kind;
 use crate::policy::model::{DomainList, List, Pointer};
-use crate::policy::name::{Name, Pattern};
+use crate::policy::name::{PatternRef, parents};
+use crate::policy::patterns::Domains;
 
 /// An entry of a list.
 pub(super) trait Entry: Ord + Clone {
@@ -21,40 +22,6 @@ pub(super) trait Entry: Ord + Clone {
     fn is_covered(&self, by: &Self::Cover) -> bool;
     /// As the policy says it.
     fn text(&self) -> String;
-}
-
-/// Names: those that stand alone, and those below an apex.
-pub(super) struct Patterns {
-    exact: HashSet<Name>,
-    below: HashSet<Name>,
-}
-
-impl Entry for Pattern {
-    type Cover = Patterns;
-
-    fn cover<'e>(entries: impl Iterator<Item = &'e Self>) -> Patterns {
-        let mut cover = Patterns { exact: HashSet::new(), below: HashSet::new() };
-        for entry in entries {
-            match entry {
-                Self::Exact(name) => cover.exact.insert(name.clone()),
-                Self::Below(apex) => cover.below.insert(apex.clone()),
-            };
-        }
-        cover
-    }
-
-    fn is_covered(&self, by: &Patterns) -> bool {
-        let above = |name: &Name| name.parents().any(|apex| by.below.contains(apex));
-        match self {
-            Self::Exact(name) => by.exact.contains(name) || above(name),
-            // Names have no end, so nothing but a wildcard covers a wildcard.
-            Self::Below(apex) => by.below.contains(apex) || above(apex),
-        }
-    }
-
-    fn text(&self) -> String {
-        self.to_string()
-    }
 }
 
 impl Entry for IpNet {
@@ -147,6 +114,26 @@ pub(super) fn difference<E: Entry>(old: &[Placed<E>], new: &[Placed<E>]) -> Vec<
             let cover = cover.get_or_insert_with(|| E::cover(others.keys()));
             items.push(Item { kind, text: entry.text(), path: path.clone(), counts: !entry.is_covered(cover) });
         }
+    }
+    items
+}
+
+/// [`difference`] of lists of names. They may be long, so they are asked as they are.
+pub(super) fn names_difference(old: &[&Domains], new: &[&Domains]) -> Vec<Item> {
+    let has = |lists: &[&Domains], pattern| lists.iter().any(|list| list.entries.find(pattern).is_some());
+    let mut items = Vec::new();
+    for (kind, these, others) in [(Kind::Added, new, old), (Kind::Removed, old, new)] {
+        let mut found: BTreeMap<PatternRef<'_>, Pointer> = BTreeMap::new();
+        for list in these {
+            for (index, entry) in list.entries.iter().enumerate().filter(|(_, entry)| !has(others, *entry)) {
+                found.entry(entry).or_insert_with(|| list.entry_path(index));
+            }
+        }
+        items.extend(found.into_iter().map(|(entry, path)| {
+            // Names have no end, so nothing but a wildcard covers a wildcard.
+            let covered = parents(entry.parts().0).any(|apex| has(others, PatternRef::Below(apex)));
+            Item { kind, text: entry.to_string(), path: Some(path), counts: !covered }
+        }));
     }
     items
 }

@@ -4,13 +4,14 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use super::entries::{Entry, Item, Placed, difference, file_words, placed};
+use super::entries::{Entry, Item, Placed, difference, file_words, names_difference, placed};
 use super::notes::{Notes, Place, Said, item_effect, limit_effect, rate, window};
 use super::windows::{self, ByName};
 use super::{Effect, Field};
 use crate::policy::model::{
     Cap, DEFAULT_PORTS, DomainList, Effective, Host, HostName, List, Located, Mode, Period, Pointer, Policy, Window,
 };
+use crate::policy::patterns::Domains;
 
 /// The lists that were compared, by their places: hosts that inherit share them.
 type Seen = RefCell<HashMap<(Field, Vec<Pointer>, Vec<Pointer>), Rc<Vec<Item>>>>;
@@ -79,7 +80,7 @@ impl<'p> Views<'p> {
 
     fn allowed(&self, pair: &Pair<'_>, mut notes: Option<&mut Notes>) -> Effect {
         let (old, new) = (&pair.old.rules, &pair.new.rules);
-        let domains = self.list(pair, Field::AllowDomains, [old.domains], [new.domains], notes.as_deref_mut());
+        let domains = self.names(pair, Field::AllowDomains, [old.domains], [new.domains], notes.as_deref_mut());
         let ips = self.list(pair, Field::AllowIps, [old.ips], [new.ips], notes.as_deref_mut());
         let items = self.difference(Field::AllowPorts, &[old.ports], &[new.ports], ports);
         let ports = told(pair, Field::AllowPorts, &items, is_own(&[old.ports, new.ports]), notes.as_deref_mut());
@@ -97,7 +98,7 @@ impl<'p> Views<'p> {
     fn denied(&self, pair: &Pair<'_>, mut notes: Option<&mut Notes>) -> Effect {
         let (old, new) = (&pair.old.rules, &pair.new.rules);
         let (before, after) = (old.deny_domains, new.deny_domains);
-        let domains = self.list(pair, Field::DenyDomains, before, after, notes.as_deref_mut());
+        let domains = self.names(pair, Field::DenyDomains, before, after, notes.as_deref_mut());
         let ips = self.list(pair, Field::DenyIps, old.deny_ips, new.deny_ips, notes.as_deref_mut());
         let files = |side: &Side<'_>| {
             let own = side.own.and_then(|host| host.deny.domain_lists.clone());
@@ -123,6 +124,27 @@ impl<'p> Views<'p> {
         told(pair, field, &items, own, notes)
     }
 
+    /// The same for names.
+    fn names<const N: usize>(
+        &self,
+        pair: &Pair<'_>,
+        field: Field,
+        old: [Option<&Domains>; N],
+        new: [Option<&Domains>; N],
+        notes: Option<&mut Notes>,
+    ) -> Effect {
+        let [old, new] = [old, new].map(|lists| lists.into_iter().flatten().collect::<Vec<_>>());
+        let paths = |lists: &[&Domains]| lists.iter().map(|list| list.path.clone()).collect::<Vec<_>>();
+        let (before, after) = (paths(&old), paths(&new));
+        let own = match N {
+            1 if before.iter().chain(&after).any(is_hosts) => Own::All,
+            1 => Own::Nothing,
+            _ => Own::ByItem,
+        };
+        let items = self.once(field, before, after, || names_difference(&old, &new));
+        told(pair, field, &items, own, notes)
+    }
+
     fn difference<T, E: Entry>(
         &self,
         field: Field,
@@ -131,11 +153,21 @@ impl<'p> Views<'p> {
         entries: impl Fn(&[Option<&List<T>>]) -> Vec<Placed<E>>,
     ) -> Rc<Vec<Item>> {
         let paths = |lists: &[Option<&List<T>>]| lists.iter().flatten().map(|list| list.path.clone()).collect();
-        let key = (field, paths(old), paths(new));
+        self.once(field, paths(old), paths(new), || difference(&entries(old), &entries(new)))
+    }
+
+    fn once(
+        &self,
+        field: Field,
+        before: Vec<Pointer>,
+        after: Vec<Pointer>,
+        compare: impl FnOnce() -> Vec<Item>,
+    ) -> Rc<Vec<Item>> {
+        let key = (field, before, after);
         if let Some(known) = self.seen.borrow().get(&key) {
             return Rc::clone(known);
         }
-        let items = Rc::new(difference(&entries(old), &entries(new)));
+        let items = Rc::new(compare());
         self.seen.borrow_mut().insert(key, Rc::clone(&items));
         items
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::Asked;
 use crate::core::caps::CapUse;
 use crate::policy::decision::{Decision, Reason};
-use crate::policy::model::{DEFAULT_PORTS, Effective, List, Pointer, Policy};
+use crate::policy::model::{DEFAULT_PORTS, Effective, Pointer, Policy};
 use crate::policy::name::Pattern;
 use crate::policy::reference::{self, Leased, Protocol};
 use crate::policy::schedule::Moment;
@@ -192,13 +192,18 @@ impl Words<'_> {
 
     fn no_name(&self) -> String {
         let files = self.rules.domain_lists.filter(|list| !list.entries.is_empty());
-        match (self.rules.domains, files) {
+        let written = self.rules.domains.map(|list| (&list.path, list.entries.is_empty()));
+        match (written, files) {
             (written, None) => nothing_of("domains", written),
             (None, Some(files)) => format!("no list of {} has it", files.path),
-            (Some(written), Some(files)) => {
-                format!("{}, and no list of {} has it", nothing_of("domains", Some(written)), files.path)
+            (written, Some(files)) => {
+                format!("{}, and no list of {} has it", nothing_of("domains", written), files.path)
             }
         }
+    }
+
+    fn no_address(&self) -> String {
+        nothing_of("ips", self.rules.ips.map(|list| (&list.path, list.entries.is_empty())))
     }
 
     fn not_listed(&self) -> String {
@@ -208,22 +213,22 @@ impl Words<'_> {
             Asked::Ip(address) if reference::is_special(*address) => format!(
                 "{who} may not reach {what}: {}, and an address of this kind (private, local or reserved) is never \
                  opened by a DNS answer",
-                nothing_of("ips", self.rules.ips)
+                self.no_address()
             ),
             Asked::Ip(_) => format!(
                 "{who} may not reach {what}: {}, and the policy allows it no names through which an address could open",
-                nothing_of("ips", self.rules.ips)
+                self.no_address()
             ),
         }
     }
 }
 
 /// Why a list did not help.
-fn nothing_of<T>(field: &str, list: Option<&List<T>>) -> String {
+fn nothing_of(field: &str, list: Option<(&Pointer, bool)>) -> String {
     match list {
         None => format!("the policy has no allow.{field} for it"),
-        Some(list) if list.entries.is_empty() => format!("{} is empty", list.path),
-        Some(list) => format!("no line of {} covers it", list.path),
+        Some((path, true)) => format!("{path} is empty"),
+        Some((path, false)) => format!("no line of {path} covers it"),
     }
 }
 

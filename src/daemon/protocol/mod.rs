@@ -1,5 +1,6 @@
 //! What the tool and the daemon say to each other over the control socket (SPEC section 3): one JSON object a line
-//! there, one JSON object a line back, as many pairs as the tool likes on one connection.
+//! there, one JSON object a line back, as many pairs as the tool likes on one connection. A long policy goes ahead of
+//! its request, as it is ([`Request::Text`]): so nobody turns it into a JSON text and back.
 //!
 //! The answer's envelope is that of the REST calls (SPEC section 5). `data` is by command: [`Status`], [`Health`],
 //! [`Text`] (firewall), [`Piece`] (rpz, one answer after the other), [`Stored`] (show), [`Applied`] (apply, import, store), [`RolledBack`], [`Confirmed`],
@@ -32,6 +33,9 @@ pub use data::{
 /// The longest line either side reads, bytes. As much as the longest policy; a line that has no end is cut here.
 pub const MAX_LINE: usize = crate::policy::json::MAX_DOCUMENT;
 
+/// A policy of so many octets goes ahead of its request.
+pub const LONG: usize = 1 << 16;
+
 /// The longest wait for a confirmation, seconds: a week. Who is away longer has not tried anything out.
 pub const MAX_CONFIRM_SECONDS: u64 = 7 * 24 * 3600;
 
@@ -46,6 +50,11 @@ pub const MAX_PLAN_HOURS: u32 = 366 * 24;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
+    /// The policy of the next request, which has an empty one: so many octets behind this line. It has no answer.
+    Text {
+        /// How many.
+        octets: usize,
+    },
     // Empty braces, because serde lets unknown fields pass where a variant has none.
     /// The state.
     Status {},
@@ -133,6 +142,17 @@ pub enum Request {
     History {},
     /// Stop enforcing.
     Teardown {},
+}
+
+impl Request {
+    /// The text of the policy that is sent with it.
+    pub fn policy_mut(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Apply { policy, .. } => policy.as_mut(),
+            Self::Import { policy, .. } | Self::Store { policy, .. } | Self::Plan { policy, .. } => Some(policy),
+            _ => None,
+        }
+    }
 }
 
 /// One query or flow: exactly one of `domain` and `ip` is there.

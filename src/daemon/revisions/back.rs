@@ -11,6 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
+use super::boot::Last;
 use super::lists::Files;
 use super::read::describe;
 use super::{Accepted, Author, Confirm, Keep, Rejected, Revisions, Terms, unkept};
@@ -226,7 +227,7 @@ impl Revisions {
     pub(super) async fn return_to(
         &mut self,
         unconfirmed: &Unconfirmed,
-        last: Option<&Revision>,
+        last: Option<&Last>,
     ) -> Result<Accepted, Rejected> {
         let Unconfirmed { wait, back_to } = unconfirmed;
         let author = Author::from(Origin::Rollback);

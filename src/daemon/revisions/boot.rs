@@ -1,5 +1,7 @@
 //! After a start: which policy is enforced.
 
+use std::borrow::Cow;
+
 use chrono::{TimeDelta, Utc};
 use tracing::warn;
 
@@ -7,7 +9,42 @@ use super::back::Waiting;
 use super::lists::Files;
 use super::read::describe;
 use super::{Accepted, Author, Keep, Rejected, Revisions, Terms};
-use crate::store::{Origin, Revision, Store, Unconfirmed};
+use crate::policy::{Parsed, Policy, parse_with_warnings};
+use crate::store::{Origin, Revision, RevisionMeta, Store, Unconfirmed};
+
+/// The revision that an earlier process had in force.
+pub struct Last {
+    revision: Revision,
+    /// What it says, so that it is not read twice; `None`: this version does not understand it.
+    parsed: Option<Parsed>,
+}
+
+impl Last {
+    /// The last revision that is good, and what was passed over to find it.
+    pub fn of(store: &Store) -> (Option<Self>, Vec<String>) {
+        let (revision, damage) = match store.last_good() {
+            Ok(found) => (found.value, found.damage.iter().map(ToString::to_string).collect()),
+            Err(error) => (None, vec![error.to_string()]),
+        };
+        let parsed = |revision: &Revision| parse_with_warnings(&revision.policy).ok();
+        (revision.map(|revision| Self { parsed: parsed(&revision), revision }), damage)
+    }
+
+    /// What it says, without its files.
+    pub fn policy(&self) -> Option<&Policy> {
+        self.parsed.as_ref().map(|parsed| &parsed.policy)
+    }
+
+    /// What is known about it.
+    pub(super) fn meta(&self) -> &RevisionMeta {
+        &self.revision.meta
+    }
+
+    /// What `text` says, if it is that of this revision.
+    pub(super) fn parsed(&self, text: &str) -> Option<Parsed> {
+        self.parsed.clone().filter(|_| text == self.revision.policy)
+    }
+}
 
 impl Revisions {
     /// What waited for its confirmation when the earlier process ended goes on waiting, or goes back. Else: the stored
@@ -15,11 +52,7 @@ impl Revisions {
     ///
     /// # Errors
     /// A policy was in force once and none can be enforced now; what the kernel still holds stays.
-    pub async fn boot(&mut self) -> Result<(), String> {
-        let (last, mut damage): (_, Vec<String>) = match self.store.last_good() {
-            Ok(found) => (found.value, found.damage.iter().map(ToString::to_string).collect()),
-            Err(error) => (None, vec![error.to_string()]),
-        };
+    pub async fn boot(&mut self, last: Option<Last>, mut damage: Vec<String>) -> Result<(), String> {
         match self.store.unconfirmed() {
             Ok(None) => {}
             Ok(Some(unconfirmed)) => match self.resume(unconfirmed, last.as_ref()).await {
@@ -32,7 +65,8 @@ impl Revisions {
             },
             Err(error) => damage.push(error.to_string()),
         }
-        let stored = match self.store.stored_policy() {
+        let stored = self.store.stored_policy().map(|text| text.map(|text| once(text, last.as_ref())));
+        let stored = match stored {
             Ok(Some(text)) => match self.enforce_at_boot(&text, last.as_ref()).await {
                 Ok(accepted) => {
                     self.trouble = accepted.trouble;
@@ -55,29 +89,29 @@ impl Revisions {
         let trouble = format!(
             "the stored policy {} is not enforced: {why}; revision {}, the last good one, is in force instead",
             self.policy_file.display(),
-            last.meta.revision
+            last.meta().revision
         );
-        let text = last.policy.clone();
-        match self.enforce_at_boot(&text, Some(&last)).await {
+        let text = &last.revision.policy;
+        match self.enforce_at_boot(text, Some(&last)).await {
             Ok(accepted) => {
                 self.trouble = accepted.trouble;
                 self.trouble.push(trouble);
-                self.mend(damage, &text);
+                self.mend(damage, text);
                 Ok(())
             }
             Err(rejected) => Err(format!("{trouble} – but that failed too: {}", describe(&rejected))),
         }
     }
 
-    async fn enforce_at_boot(&mut self, text: &str, last: Option<&Revision>) -> Result<Accepted, Rejected> {
+    async fn enforce_at_boot(&mut self, text: &str, last: Option<&Last>) -> Result<Accepted, Rejected> {
         let author = Author::from(Origin::Boot);
-        let files = last.map_or(Files::Now, |last| Files::Since(&last.meta));
+        let files = last.map_or(Files::Now, |last| Files::Since(last.meta()));
         self.enforce(text, Terms { author: &author, last, keep: Keep::IfPossible, confirm: None, files }).await
     }
 
     /// Goes on with what the earlier process waited for; the text of the policy that is in force then.
-    async fn resume(&mut self, unconfirmed: Unconfirmed, last: Option<&Revision>) -> Result<Option<String>, String> {
-        let (number, at_last) = (unconfirmed.wait.revision, last.map_or(0, |last| last.meta.revision));
+    async fn resume(&mut self, unconfirmed: Unconfirmed, last: Option<&Last>) -> Result<Option<String>, String> {
+        let (number, at_last) = (unconfirmed.wait.revision, last.map_or(0, |last| last.meta().revision));
         if at_last > number {
             // The wait was over, and the process died before it could say so, or could not write it down.
             if self.unstore(&unconfirmed).is_ok() {
@@ -89,12 +123,12 @@ impl Revisions {
         if at_last == number
             && !left.is_zero()
             && let Some(last) = last
-            && let Ok(accepted) = self.enforce_at_boot(&last.policy, Some(last)).await
+            && let Ok(accepted) = self.enforce_at_boot(&last.revision.policy, Some(last)).await
         {
             self.trouble = accepted.trouble;
             // A clock that is behind must not lengthen the wait.
             self.wait_for(Waiting::new(unconfirmed, left));
-            return Ok(Some(last.policy.clone()));
+            return Ok(Some(last.revision.policy.clone()));
         }
         // Its time is over, or it never came so far that it could be found again.
         match self.return_to(&unconfirmed, last).await {
@@ -123,5 +157,13 @@ impl Revisions {
                 self.trouble.push(error.to_string());
             }
         }
+    }
+}
+
+/// The stored policy; nearly always the one that was in force last, and then it is in memory already.
+fn once(stored: String, last: Option<&Last>) -> Cow<'_, str> {
+    match last {
+        Some(last) if last.revision.policy == stored => Cow::Borrowed(&last.revision.policy),
+        _ => Cow::Owned(stored),
     }
 }

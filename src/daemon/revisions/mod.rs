@@ -17,10 +17,11 @@ use tokio::sync::Notify;
 
 use super::handle::Handle;
 use super::protocol::Refusal;
-use crate::policy::{Diagnostic, Policy};
-use crate::store::{KeptList, Origin, Revision, RevisionMeta, StagedRevision, Store, StoreError};
+use crate::policy::{Diagnostic, Parsed, Policy};
+use crate::store::{KeptList, Origin, RevisionMeta, StagedRevision, Store, StoreError};
 
 pub use back::keep_promises;
+pub use boot::Last;
 use lists::Files;
 pub use read::{Read, sizes};
 use read::{read, refusal};
@@ -115,7 +116,7 @@ pub struct Revisions {
 struct Terms<'a> {
     author: &'a Author,
     /// The revision that an earlier process had in force; the same policy keeps its number.
-    last: Option<&'a Revision>,
+    last: Option<&'a Last>,
     keep: Keep,
     confirm: Option<Confirm>,
     files: Files<'a>,
@@ -151,7 +152,7 @@ impl Revisions {
     /// # Errors
     /// Every mistake in it.
     pub fn examine(&self, text: &str) -> Result<Read, Rejected> {
-        read(text, Files::Now, &self.store, self.current.as_ref().map(|current| &*current.policy))
+        read(text, None, Files::Now, &self.store, self.current.as_ref().map(|current| &*current.policy))
     }
 
     /// The stored policy, for reading and for `show`.
@@ -201,7 +202,7 @@ impl Revisions {
     /// Nothing changed.
     pub fn keep_for_later(&mut self, text: &str, expect: Option<u64>) -> Result<Accepted, Rejected> {
         self.expect(expect)?;
-        let Read { sha256, warnings, .. } = self.read(text, Files::Now)?;
+        let Read { sha256, warnings, .. } = self.read(text, None, Files::Now)?;
         self.store.write_policy(text).map_err(|error| unkept(&error))?;
         Ok(Accepted {
             revision: self.current.as_ref().map(|current| current.meta.revision),
@@ -271,12 +272,13 @@ impl Revisions {
     }
 
     async fn enforce(&mut self, text: &str, terms: Terms<'_>) -> Result<Accepted, Rejected> {
-        let Read { policy, prepared, sha256, warnings, lists, lists_trouble } = self.read(text, terms.files)?;
+        let Read { policy, prepared, sha256, warnings, lists, lists_trouble } =
+            self.read(text, terms.last.and_then(|last| last.parsed(text)), terms.files)?;
         let again = self.current.as_ref().filter(|current| current.meta.sha256 == sha256).cloned();
-        let kept = terms.last.filter(|last| last.meta.sha256 == sha256);
+        let kept = terms.last.map(Last::meta).filter(|last| last.sha256 == sha256);
         let revision = match (&again, kept) {
             (Some(current), _) => current.meta.revision,
-            (None, Some(last)) => last.meta.revision,
+            (None, Some(last)) => last.revision,
             (None, None) => self.next_number(),
         };
         let mut trouble = Vec::new();
@@ -304,7 +306,7 @@ impl Revisions {
             trouble.push(unrecorded(revision, &error));
         }
         if again.is_none() {
-            self.current = Some(Current { meta: kept.map_or(meta, |last| last.meta.clone()), policy });
+            self.current = Some(Current { meta: kept.cloned().unwrap_or(meta), policy });
         }
         if let Some(current) = &mut self.current {
             // The same contents, perhaps in files that were touched.
@@ -328,8 +330,8 @@ impl Revisions {
         })
     }
 
-    fn read(&self, text: &str, files: Files<'_>) -> Result<Read, Rejected> {
-        read(text, files, &self.store, self.current.as_ref().map(|current| &*current.policy))
+    fn read(&self, text: &str, parsed: Option<Parsed>, files: Files<'_>) -> Result<Read, Rejected> {
+        read(text, parsed, files, &self.store, self.current.as_ref().map(|current| &*current.policy))
     }
 
     /// Keeps copies of the files, without which a record could not be enforced again.
@@ -370,7 +372,7 @@ impl Revisions {
         keep: Keep,
         trouble: &mut Vec<String>,
     ) -> Result<Option<StagedRevision>, Rejected> {
-        match self.store.stage_revision(&Revision { meta: meta.clone(), policy: text.to_owned() }) {
+        match self.store.stage_revision(meta, text) {
             Ok(staged) => Ok(Some(staged)),
             Err(error) if keep == Keep::OrRefuse => Err(unkept(&error)),
             Err(error) => {

@@ -25,9 +25,16 @@ pub struct Read {
 }
 
 /// Validates and prepares a policy, its files included. A large one takes some 100 ms, so this is done on a thread of its own that ends with
-/// it: what the allocator keeps of its memory serves the next one, whichever worker that runs on.
-pub(super) fn read(text: &str, files: Files<'_>, store: &Store, current: Option<&Policy>) -> Result<Read, Rejected> {
-    let work = || std::thread::scope(|scope| scope.spawn(|| read_here(text, files, store, current)).join());
+/// it: what the allocator keeps of its memory serves the next one, whichever worker that runs on. `parsed`: what `text`
+/// says, if that is known already.
+pub(super) fn read(
+    text: &str,
+    parsed: Option<Parsed>,
+    files: Files<'_>,
+    store: &Store,
+    current: Option<&Policy>,
+) -> Result<Read, Rejected> {
+    let work = || std::thread::scope(|scope| scope.spawn(|| read_here(text, parsed, files, store, current)).join());
     tokio::task::block_in_place(work).unwrap_or_else(|_| {
         Err(Rejected::failed("the policy could not be read: a fault in clawgress, please report it"))
     })
@@ -38,8 +45,14 @@ fn invalid(errors: Vec<Diagnostic>) -> Rejected {
     Rejected { refusal: Refusal::Invalid, message: format!("the policy has {count}; nothing changed"), errors }
 }
 
-fn read_here(text: &str, files: Files<'_>, store: &Store, current: Option<&Policy>) -> Result<Read, Rejected> {
-    let Parsed { policy, mut warnings } = parse_with_warnings(text).map_err(invalid)?;
+fn read_here(
+    text: &str,
+    parsed: Option<Parsed>,
+    files: Files<'_>,
+    store: &Store,
+    current: Option<&Policy>,
+) -> Result<Read, Rejected> {
+    let Parsed { policy, mut warnings } = parsed.map_or_else(|| parse_with_warnings(text), Ok).map_err(invalid)?;
     let known = current.into_iter().flat_map(Policy::domain_lists).filter_map(|(_, list)| list.contents.clone());
     let known: BTreeMap<_, _> = known.map(|contents| (contents.digest().to_owned(), contents)).collect();
     let loaded = load(&policy, files, store, &known).map_err(invalid)?;

@@ -1,12 +1,11 @@
 //! The owners of a zone and what each does, closed under the rule of wildcards.
 
-use std::sync::Arc;
-
 use super::Action;
-use crate::plan::listed::{NameIndex, Names};
+use crate::plan::listed::Names;
 use crate::plan::windows::Windows;
 use crate::policy::model::Effective;
 use crate::policy::name::{Name, Pattern};
+use crate::policy::patterns::Domains;
 use crate::policy::schedule::Moment;
 
 /// Last labels that mean something else than a name in a response-policy zone.
@@ -39,7 +38,7 @@ pub(super) struct Lists {
 
 impl Lists {
     pub fn of(rules: &Effective<'_>, moment: Option<&Moment>) -> Self {
-        let written = |list| Names::Written(Arc::new(NameIndex::new(list)));
+        let written = |list: &Domains| Names::Written(list.clone());
         let deny = rules.deny_domains.into_iter().zip(rules.deny_lists);
         Self {
             allow: rules.domains.map(written).into_iter().chain(Names::in_files(rules.domain_lists)).collect(),

@@ -8,7 +8,8 @@ use crate::policy::diagnostic::{At, Mistake, Report};
 use crate::policy::domain;
 use crate::policy::json::Value;
 use crate::policy::model::{DomainList, List, ListFormat, Pointer};
-use crate::policy::name::Pattern;
+use crate::policy::name::{Pattern, PatternRef};
+use crate::policy::patterns::{Domains, Patterns};
 use crate::policy::reader::{self, Fields, entries, given_name, text, whole_number, word};
 use crate::policy::wording::{quoted, unprintable};
 
@@ -23,17 +24,17 @@ const MAX_PATH: usize = 4095;
 
 /// Reads a list, entry by entry. `None`: it is no list (reported). Entries with a mistake are left out: the policy
 /// that the list is for is never used.
-pub(super) fn list_of<'v, T>(
-    value: &'v Value<'v>,
+pub(super) fn list_of<T>(
+    value: &Value<'_>,
     at: &At<'_>,
     wanted: &str,
     report: &mut Report,
-    mut entry: impl FnMut(&'v Value<'v>, &At<'_>, &mut Report) -> Option<T>,
+    mut entry: impl FnMut(&Value<'_>, &At<'_>, &mut Report) -> Option<T>,
 ) -> Option<List<T>> {
     let values = reader::list(value, at, wanted, report)?;
     let mut entries = Vec::with_capacity(values.len());
     for (index, value) in values.iter().enumerate() {
-        entries.extend(entry(value, &at.index(index), report));
+        entries.extend(entry(&value, &at.index(index), report));
     }
     Some(List { entries: Arc::from(entries), path: at.pointer() })
 }
@@ -43,19 +44,33 @@ pub(super) fn warn_of_doubles<T: Eq + Hash>(list: &List<T>, at: &At<'_>, report:
     let mut seen = HashSet::with_capacity(list.entries.len());
     for (index, entry) in list.entries.iter().enumerate() {
         if !seen.insert(entry) {
-            report.warn(&at.index(index), "this entry stands in the list before", "remove one of the two");
+            warn_of_double(&at.index(index), report);
         }
     }
 }
 
+fn warn_of_double(at: &At<'_>, report: &mut Report) {
+    report.warn(at, "this entry stands in the list before", "remove one of the two");
+}
+
 /// A list of domain patterns.
-pub(super) fn domains(value: &Value<'_>, at: &At<'_>, report: &mut Report) -> Option<List<Pattern>> {
-    let list = list_of(value, at, "domains", report, |value, at, report| {
-        let text = text(value, at, "a domain name", report)?;
-        domain::pattern(text).map_err(|mistake| report.mistake(at, mistake)).ok()
-    })?;
-    warn_of_doubles(&list, at, report);
-    Some(list)
+pub(super) fn domains(value: &Value<'_>, at: &At<'_>, report: &mut Report) -> Option<Domains> {
+    let values = reader::list(value, at, "domains", report)?;
+    let mut entries = Patterns::with_room(values.len());
+    for (index, value) in values.iter().enumerate() {
+        let at = at.index(index);
+        let Some(text) = text(&value, &at, "a domain name", report) else { continue };
+        match domain::normal(text) {
+            Ok((name, below)) => {
+                let pattern = if below { PatternRef::Below(&name) } else { PatternRef::Exact(&name) };
+                if !entries.push(pattern) {
+                    warn_of_double(&at, report);
+                }
+            }
+            Err(mistake) => report.mistake(&at, mistake),
+        }
+    }
+    Some(Domains { entries: entries.finish(), path: at.pointer() })
 }
 
 /// An object with domain patterns as keys; `entry` reads the values. Two keys for one pattern are a mistake.
@@ -121,7 +136,7 @@ pub(super) fn interfaces(value: &Value<'_>, at: &At<'_>, report: &mut Report) ->
 
 /// Lists of names kept in files. Only what is written here is checked; the files are read when the policy is applied.
 pub(super) fn domain_lists(value: &Value<'_>, at: &At<'_>, report: &mut Report) -> Option<List<DomainList>> {
-    let mut written: HashMap<&str, Pointer> = HashMap::new();
+    let mut written: HashMap<String, Pointer> = HashMap::new();
     list_of(value, at, "domain lists", report, |value, at, report| {
         let fields = Fields::read(value, at, &["name", "file", "format"], report)?;
         const WHOLE: &str =
@@ -138,10 +153,10 @@ pub(super) fn domain_lists(value: &Value<'_>, at: &At<'_>, report: &mut Report) 
     })
 }
 
-fn list_name<'v>(
-    value: &'v Value<'v>,
+fn list_name(
+    value: &Value<'_>,
     at: &At<'_>,
-    written: &mut HashMap<&'v str, Pointer>,
+    written: &mut HashMap<String, Pointer>,
     report: &mut Report,
 ) -> Option<String> {
     let name = text(value, at, "a name", report)?;
@@ -152,7 +167,7 @@ fn list_name<'v>(
         report.error(at, format!("two lists are named {}", quoted(name)), format!("the other is {first}"));
         return None;
     }
-    written.insert(name, at.pointer());
+    written.insert(name.to_owned(), at.pointer());
     Some(name.to_owned())
 }
 

@@ -1,19 +1,21 @@
 //! Legal, but probably not what was meant: words about domains that no allowlist has.
 
+use std::cell::OnceCell;
 use std::collections::HashSet;
 
 use crate::policy::diagnostic::{At, Report};
 use crate::policy::domain;
 use crate::policy::json::Value;
-use crate::policy::model::{Allow, Policy};
-use crate::policy::name::Pattern;
+use crate::policy::model::{Allow, DomainList, List, Policy};
+use crate::policy::name::{Pattern, PatternRef, parents};
+use crate::policy::patterns::{Domains, Patterns};
 
 const HINT: &str = "add the domain to allow.domains, or remove this line";
 
 /// Warns of labels, windows and caps of domains that are on no allowlist for which they could matter. Says nothing
 /// where names come from files, because those are not read here.
 pub(super) fn unused(written: &Value<'_>, policy: &Policy, report: &mut Report) {
-    let everywhere = Index::of(std::iter::once(&policy.allow).chain(policy.hosts.values().map(|host| &host.allow)));
+    let everywhere = Index::of(policy.hosts.values().map(|host| &host.allow).chain([&policy.allow]).map(names));
     if let (Some(index), Some(Value::Object(labels))) = (&everywhere, written.get("labels")) {
         let at = At::ROOT.key("labels");
         for (key, _) in labels {
@@ -29,7 +31,7 @@ pub(super) fn unused(written: &Value<'_>, policy: &Policy, report: &mut Report) 
             }
         }
     }
-    let global = Index::of(std::iter::once(&policy.allow));
+    let global = Index::of([names(&policy.allow)]);
     for (name, host) in &policy.hosts {
         let windows = host.domain_time_windows.iter().map(|(pattern, window)| (pattern, &window.path));
         let mut places = windows.chain(host.caps.iter().map(|(pattern, cap)| (pattern, &cap.path))).peekable();
@@ -37,11 +39,9 @@ pub(super) fn unused(written: &Value<'_>, policy: &Policy, report: &mut Report) 
             continue;
         }
         // Field by field: what the host does not say it inherits.
-        let domains = host.allow.domains.as_ref().or(policy.allow.domains.as_ref()).cloned();
-        let domain_lists = host.allow.domain_lists.as_ref().or(policy.allow.domain_lists.as_ref()).cloned();
-        let inherits = host.allow.domains.is_none() && host.allow.domain_lists.is_none();
-        let effective = Allow { domains, domain_lists, ..Allow::default() };
-        let own = (!inherits).then(|| Index::of(std::iter::once(&effective)));
+        let (rules, inherits) =
+            (policy.effective(Some(name)), host.allow.domains.is_none() && host.allow.domain_lists.is_none());
+        let own = (!inherits).then(|| Index::of([(rules.domains, rules.domain_lists)]));
         let Some(index) = own.as_ref().unwrap_or(&global) else { continue };
         for (pattern, path) in places {
             if !index.covers(pattern) {
@@ -51,51 +51,47 @@ pub(super) fn unused(written: &Value<'_>, policy: &Policy, report: &mut Report) 
     }
 }
 
+/// What an allowlist says of names, written and in files.
+type Lists<'p> = (Option<&'p Domains>, Option<&'p List<DomainList>>);
+
+fn names(allow: &Allow) -> Lists<'_> {
+    (allow.domains.as_ref(), allow.domain_lists.as_ref())
+}
+
 /// Allowlists, for asking whether they have anything to do with a pattern.
-#[derive(Default)]
 struct Index<'p> {
-    exact: HashSet<&'p str>,
-    below: HashSet<&'p str>,
-    /// Every name above an entry.
-    above: HashSet<&'p str>,
+    lists: Vec<&'p Patterns>,
+    /// Every name above an entry; made when it is asked for, because a list may be long.
+    above: OnceCell<HashSet<&'p str>>,
 }
 
 impl<'p> Index<'p> {
     /// `None`: some names come from files.
-    fn of(allows: impl Iterator<Item = &'p Allow>) -> Option<Self> {
-        let mut index = Self::default();
-        for allow in allows {
-            if allow.domain_lists.as_ref().is_some_and(|lists| !lists.entries.is_empty()) {
+    fn of(allows: impl IntoIterator<Item = Lists<'p>>) -> Option<Self> {
+        let mut lists = Vec::new();
+        for (written, files) in allows {
+            if files.is_some_and(|files| !files.entries.is_empty()) {
                 return None;
             }
-            for pattern in allow.domains.iter().flat_map(|list| list.entries.iter()) {
-                let name = match pattern {
-                    Pattern::Exact(name) => {
-                        index.exact.insert(name.as_str());
-                        name
-                    }
-                    Pattern::Below(apex) => {
-                        index.below.insert(apex.as_str());
-                        apex
-                    }
-                };
-                index.above.extend(name.parents());
-            }
+            lists.extend(written.map(|list| &*list.entries));
         }
-        Some(index)
+        Some(Self { lists, above: OnceCell::new() })
     }
 
     /// Whether some name that the pattern covers is on the lists.
     fn covers(&self, pattern: &Pattern) -> bool {
-        match pattern {
-            Pattern::Exact(name) => {
-                self.exact.contains(name.as_str()) || name.parents().any(|above| self.below.contains(above))
-            }
-            Pattern::Below(apex) => {
-                self.below.contains(apex.as_str())
-                    || self.above.contains(apex.as_str())
-                    || apex.parents().any(|above| self.below.contains(above))
-            }
+        let any = |pattern| self.lists.iter().any(|list| list.find(pattern).is_some());
+        let (Pattern::Exact(name) | Pattern::Below(name)) = pattern;
+        if any(pattern.borrowed()) || name.parents().any(|above| any(PatternRef::Below(above))) {
+            return true;
         }
+        matches!(pattern, Pattern::Below(_)) && self.above().contains(name.as_str())
+    }
+
+    fn above(&self) -> &HashSet<&'p str> {
+        self.above.get_or_init(|| {
+            let names = self.lists.iter().flat_map(|list| list.iter()).map(|entry| entry.parts().0);
+            names.flat_map(parents).collect()
+        })
     }
 }

@@ -74,7 +74,7 @@ fn days(value: &Value<'_>, at: &At<'_>, report: &mut Report) -> Option<BTreeSet<
     let mut days = BTreeSet::new();
     for (index, value) in values.iter().enumerate() {
         let at = at.index(index);
-        let Some(text) = text(value, &at, "a day", report) else { continue };
+        let Some(text) = text(&value, &at, "a day", report) else { continue };
         match (0..).zip(DAYS).find(|(_, name)| text.eq_ignore_ascii_case(name)) {
             Some((day, _)) => {
                 days.insert(Day(day));

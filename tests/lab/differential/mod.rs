@@ -41,7 +41,7 @@ fn number(variable: &str, usual: u64) -> u64 {
 }
 
 fn revision(daemon: &mut Client) -> u64 {
-    let answer = daemon.ask(&Request::Status {}).expect("the daemon answers");
+    let answer = daemon.ask(Request::Status {}).expect("the daemon answers");
     answer.data::<Status>().expect("a status").revision.expect("a policy is in force")
 }
 
@@ -97,7 +97,7 @@ impl Trial {
         } else {
             let answer = self
                 .daemon
-                .ask(&Request::Import { policy: text, expect_revision: None, confirm_seconds: None })
+                .ask(Request::Import { policy: text, expect_revision: None, confirm_seconds: None })
                 .expect("the daemon answers");
             assert!(answer.success, "{answer:?}\n{}", normalised(&policy));
             assert!(answer.data::<Applied>().expect("the answer to an import").applied);
@@ -125,7 +125,7 @@ impl Trial {
     }
 
     fn explain(&mut self, question: Explain) -> Explanation {
-        let answer = self.daemon.ask(&Request::Explain(question)).expect("the daemon answers");
+        let answer = self.daemon.ask(Request::Explain(question)).expect("the daemon answers");
         assert!(answer.success, "{answer:?}");
         answer.data().expect("an explanation")
     }

@@ -70,7 +70,7 @@ impl Trial {
         let end = Instant::now() + PATIENCE;
         loop {
             let request = Request::Log { follow: false, filter: filter.clone() };
-            let answer = self.daemon.ask(&request).expect("the daemon answers");
+            let answer = self.daemon.ask(request).expect("the daemon answers");
             let Logged { records, .. } = answer.data().expect("records");
             let of_this_policy = |record: &Record| record.layer == layer && record.revision == self.revision;
             if records.iter().any(|record| of_this_policy(record) && record.reason == reason && is(record)) {
