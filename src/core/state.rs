@@ -122,8 +122,8 @@ pub struct Leased {
     pub recharges: bool,
     /// What was asked for before under the same name, and is asked for again.
     pub again: Vec<(HostId, IpAddr)>,
-    /// A class has forgotten names that led to its addresses, because there were too many.
-    pub forgot: bool,
+    /// Hosts of which a class has forgotten names that led to its addresses, because there were too many.
+    pub forgot: BTreeSet<HostId>,
     /// What was written, again or for the first time.
     pub touched: Vec<(HostId, IpAddr)>,
     pub(super) made: Vec<u32>,
