@@ -36,7 +36,7 @@ use crate::policy::model::Mode;
 const LEASE_TIME: Duration = Duration::from_secs(1);
 /// Decisions made at most for one query when the policy changes under it.
 const MAX_DECISIONS: usize = 3;
-/// A pause before deciding again, so that a change of policy that is under way can end.
+/// A pause before deciding again by the same policy, so that a change that is under way can end.
 const STALE_PAUSE: Duration = Duration::from_millis(20);
 /// Under which number queries from outside the scope wait, when they are forwarded.
 const OUTSIDERS: HostId = HostId(0);
@@ -222,9 +222,10 @@ impl<J: Judge, L: Leaser> Service<J, L> {
             Ok(found) => found,
             Err(failure) => return self.no_answer(&query, &failure),
         };
-        for attempt in 0..MAX_DECISIONS {
-            if attempt > 0 {
-                tokio::time::sleep(STALE_PAUSE).await;
+        let mut before: Option<Arc<J>> = None;
+        for _ in 0..MAX_DECISIONS {
+            if let Some(pause) = before.and_then(|before| pause(&before, self.judge.load().as_ref())) {
+                tokio::time::sleep(pause).await;
             }
             // The policy may have changed while the upstream was asked: the one in force now has the say.
             let (judge, host, decision) = match self.rule(&query, &client) {
@@ -241,7 +242,7 @@ impl<J: Judge, L: Leaser> Service<J, L> {
                 Err(_) if decision.mode == Mode::Monitor => {
                     return unpoliced(&query, &found);
                 }
-                Err(LeaseError::Stale) => continue,
+                Err(LeaseError::Stale) => before = Some(judge),
                 Err(error) => return self.not_leased(&query, &error),
             }
         }
@@ -382,6 +383,11 @@ fn without_upstream(query: &Query) -> Option<Vec<u8>> {
         RecordType::ANY => Some(reply::any(query)),
         _ => Some(reply::no_data(query)),
     }
+}
+
+/// How long to wait before deciding again what could not be leased by `before`; `None`: another policy is in force.
+pub(super) fn pause<J>(before: &Arc<J>, now: Option<&Arc<J>>) -> Option<Duration> {
+    now.is_none_or(|now| Arc::ptr_eq(before, now)).then_some(STALE_PAUSE)
 }
 
 /// All that an upstream said.
