@@ -110,6 +110,9 @@ pub struct State {
     pub(super) next_host: u16,
 }
 
+/// What a revision took the place of, to be dropped.
+pub struct Past(#[expect(dead_code, reason = "it is held only")] pub(super) Box<dyn Send>);
+
 /// Operations for a group of leases, and what each request gets if they succeed.
 #[must_use]
 #[derive(Debug, Default)]

@@ -291,7 +291,11 @@ impl Revisions {
             None => None,
         };
         let work = policy.clone();
-        let applied = self.gate.run(move |gate| gate.enforce(&work, &prepared, revision)).await;
+        let enforced = self.gate.run(move |gate| (gate.enforce(&work, &prepared, revision), gate.past.take())).await;
+        let applied = enforced.map(|(applied, past)| {
+            drop(past); // A thread for it would keep the allocator's arena from the next one that reads a policy.
+            applied
+        });
         let applied = match applied {
             Ok(Ok(applied)) => applied,
             Ok(Err(refused)) => return Err(self.take_back(promised.is_some(), refusal(&refused))),
