@@ -25,7 +25,7 @@ mod watch;
 use nix::errno::Errno;
 
 pub use self::error::{ErrorKind, KernelError};
-pub use self::flows::{Tracked, flows, reclassify};
+pub use self::flows::{Left, Tracked, flows, reclassify};
 pub use self::foreign::Flowtable;
 pub use self::held::{Held, HeldChain, HeldElement, HeldRule, HeldSet};
 pub use self::library::give_back_memory;
