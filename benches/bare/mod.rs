@@ -35,7 +35,7 @@ impl Bare {
 /// Elements of one message: the length of its list has 16 bits.
 const PIECE: usize = 2048;
 /// Elements of one transaction of ours.
-const TRANSACTION: usize = 4096;
+const TRANSACTION: usize = 2048;
 const NESTED: u16 = 0x8000;
 /// `NLM_F_REQUEST`, `_ACK`, `_CREATE`, `_APPEND`.
 const REQUEST: u16 = 1;

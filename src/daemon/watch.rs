@@ -53,7 +53,8 @@ pub async fn world(gate: Handle, listen: Vec<SocketAddr>, settings: Settings, st
                 .await;
             let Ok((swollen, followed)) = result else { return };
             if swollen {
-                let _ = tokio::task::spawn_blocking(nft::give_back_memory).await;
+                // Here: one more thread would take an arena of the allocator that the next reading of a policy could use.
+                nft::give_back_memory();
             }
             match followed {
                 Ok(true) => info!("the machine's addresses or other tables changed; the table follows"),
