@@ -8,7 +8,7 @@ use super::classes::{Class, Classes, Way};
 use super::doors::{self, Doors, Nets, Now, Scribe};
 use super::egress::Egress;
 use super::metering::{Charged, meters};
-use super::state::{Lease, State, World, lease_value};
+use super::state::{Lease, Past, State, World, lease_value};
 use crate::plan::ids::HostId;
 use crate::plan::ir::{Action, Cond, Data, Elements, Family, Ident, Key, Rule, Value, Verdict};
 use crate::plan::ops::{Delta, Op, Table, diff};
@@ -165,21 +165,21 @@ impl State {
         Pending { delta, snapshot, cut, records, next: Box::new(next) }
     }
 
-    /// The kernel has taken the revision.
-    pub fn enforced(&mut self, pending: Pending) {
+    /// The kernel has taken the revision. Gives what it took the place of: that may be much, and takes a while to drop.
+    pub fn enforced(&mut self, pending: Pending) -> Past {
         let Next { hosts, next_host, fixed, classes, nets, doors, egress, caps, charged, leases } = *pending.next;
         self.revision = pending.snapshot.revision;
         self.hosts = hosts;
         self.next_host = next_host;
-        self.judged = fixed.clone();
-        self.fixed = fixed;
-        self.classes = classes;
+        let judged = std::mem::replace(&mut self.judged, fixed.clone());
+        let fixed = std::mem::replace(&mut self.fixed, fixed);
+        let classes = std::mem::replace(&mut self.classes, classes);
         self.nets = nets;
         self.egress = egress;
         self.caps = caps;
         self.charged = charged;
-        self.doors = doors;
-        self.snapshot = Some(pending.snapshot.clone());
+        let doors = std::mem::replace(&mut self.doors, doors);
+        let snapshot = self.snapshot.replace(pending.snapshot.clone());
         for (key, lease) in leases {
             match lease {
                 Some(lease) => self.leases.insert(key, lease),
@@ -187,6 +187,7 @@ impl State {
             };
         }
         self.recount();
+        Past(Box::new((judged, fixed, classes, doors, snapshot)))
     }
 
     /// The classes of leases at addresses that no answer may hold any more. Their flows are cut, also those to other

@@ -111,7 +111,9 @@ impl State {
             let same = self.classes.get(lease.class).is_some_and(|class| caps.is_subset(&class.caps));
             let held = lease.until > now && open && same;
             if held && lease.names.get(&request.name).is_some_and(|end| *end >= until) {
-                out.forgot |= self.classes.extend(lease.class, until, &request.links);
+                if self.classes.extend(lease.class, until, &request.links) {
+                    out.forgot.insert(request.host);
+                }
                 out.again.push(key);
                 continue;
             }
@@ -128,7 +130,9 @@ impl State {
             let class = Class::new(request.host, Way::Named, set, caps);
             lease.class = self.open_class(class, &snapshot, utc, out, opened)?;
             lease.until = lease.names.values().copied().max().unwrap_or(until);
-            out.forgot |= self.classes.extend(lease.class, lease.until, &request.links);
+            if self.classes.extend(lease.class, lease.until, &request.links) {
+                out.forgot.insert(request.host);
+            }
             let value = lease_value(lease.class, lease.until, now);
             let family = usize::from(!address.is_ipv4());
             puts[family].insert(Key::MarkAddress(u32::from(request.host.0), *address), value);

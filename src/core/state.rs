@@ -110,6 +110,9 @@ pub struct State {
     pub(super) next_host: u16,
 }
 
+/// What a revision took the place of, to be dropped.
+pub struct Past(#[expect(dead_code, reason = "it is held only")] pub(super) Box<dyn Send>);
+
 /// Operations for a group of leases, and what each request gets if they succeed.
 #[must_use]
 #[derive(Debug, Default)]
@@ -122,8 +125,8 @@ pub struct Leased {
     pub recharges: bool,
     /// What was asked for before under the same name, and is asked for again.
     pub again: Vec<(HostId, IpAddr)>,
-    /// A class has forgotten names that led to its addresses, because there were too many.
-    pub forgot: bool,
+    /// Hosts of which a class has forgotten names that led to its addresses, because there were too many.
+    pub forgot: BTreeSet<HostId>,
     /// What was written, again or for the first time.
     pub touched: Vec<(HostId, IpAddr)>,
     pub(super) made: Vec<u32>,

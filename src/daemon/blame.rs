@@ -28,9 +28,11 @@ impl Refused {
 pub fn policy_line(op: &Op, policy: &Policy, hosts: &BTreeMap<HostName, HostId>) -> Option<String> {
     match op {
         Op::AddRule(_, rule) => rule.comment.starts_with('/').then(|| rule.comment.clone()),
-        Op::AddSet(name, _) | Op::AddElements(name, _) | Op::DelElements(name, _) | Op::PutElements(name, _) => {
-            set_line(name, policy, hosts)
-        }
+        Op::AddSet(name, _)
+        | Op::Fill(name, _)
+        | Op::AddElements(name, _)
+        | Op::DelElements(name, _)
+        | Op::PutElements(name, _) => set_line(name, policy, hosts),
         _ => None,
     }
 }

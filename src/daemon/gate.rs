@@ -69,6 +69,9 @@ pub struct Gate {
     pub behind: Option<String>,
     /// What the last change left over.
     pub(super) litter: Vec<Op>,
+    /// What the last change took the place of, for whoever asked for it to drop: a hundred thousand rules take some
+    /// milliseconds, and leases wait for this thread.
+    pub(super) past: Option<Box<dyn Send>>,
     /// A change has needed memory for a moment that the allocator still keeps.
     swollen: bool,
     /// How often somebody else's change was undone.
@@ -128,6 +131,7 @@ impl Gate {
             drift: None,
             behind: None,
             litter: Vec::new(),
+            past: None,
             swollen: true,
             repairs: 0,
             ours,
@@ -238,11 +242,11 @@ impl Gate {
         let snapshot = pending.snapshot.clone();
         // Also where the kernel had nothing to change.
         self.leases.close();
-        self.state.enforced(pending);
+        let past = self.state.enforced(pending);
         self.ours = true;
-        self.policy = Some(policy.clone());
-        self.prepared = Some(prepared.clone());
-        self.judge.store(Some(snapshot));
+        let past = (past, self.policy.replace(policy.clone()), self.prepared.replace(prepared.clone()));
+        let past = (past, self.judge.swap(Some(snapshot)));
+        self.past = Some(Box::new(past));
         self.changed.send_replace(());
         if !policy.hosts.values().all(|host| host.caps.is_empty()) {
             self.recharge.notify_one();

@@ -12,7 +12,7 @@ use tracing::{debug, error, info, warn};
 use super::handle::{EndsTheProcess, Handle};
 use super::world;
 use crate::core::state::World;
-use crate::nft::{Event, Kernel, KernelError, Options, Watch};
+use crate::nft::{self, Event, Kernel, KernelError, Options, Watch};
 use crate::settings::Settings;
 use crate::store;
 
@@ -46,16 +46,20 @@ pub async fn world(gate: Handle, listen: Vec<SocketAddr>, settings: Settings, st
                 .run(move |gate| {
                     let now = gate.now();
                     gate.sweep(now.ms);
-                    gate.settle();
+                    let swollen = gate.settle();
                     gate.retry_caps();
-                    gate.meet(World { reports: gate.world.reports, ..fresh })
+                    (swollen, gate.meet(World { reports: gate.world.reports, ..fresh }))
                 })
                 .await;
-            match result {
-                Ok(Ok(true)) => info!("the machine's addresses or other tables changed; the table follows"),
-                Ok(Ok(false)) => {}
-                Ok(Err(refused)) => error!("the table cannot follow the machine's change: {refused}"),
-                Err(_) => return,
+            let Ok((swollen, followed)) = result else { return };
+            if swollen {
+                // Here: one more thread would take an arena of the allocator that the next reading of a policy could use.
+                nft::give_back_memory();
+            }
+            match followed {
+                Ok(true) => info!("the machine's addresses or other tables changed; the table follows"),
+                Ok(false) => {}
+                Err(refused) => error!("the table cannot follow the machine's change: {refused}"),
             }
         }
     };

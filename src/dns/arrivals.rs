@@ -65,13 +65,13 @@ impl<J: Judge, L: Leaser> Arrivals<J, L> {
         }
     }
 
-    /// Decides, filters and leases in a task. `decided`: how often that was done already, in vain.
-    fn go_the_long_way(&self, service: &Arc<Service<J, L>>, miss: Box<Miss>, found: Found, decided: usize) {
+    /// Decides, filters and leases in a task. `before`: the revision by which that was done already, in vain.
+    fn go_the_long_way(&self, service: &Arc<Service<J, L>>, miss: Box<Miss>, found: Found, before: Option<u64>) {
         let Some((socket, _)) = self.ways.get(miss.socket) else { return };
         let (service, socket) = (Arc::clone(service), Arc::clone(socket));
         self.runtime.spawn(async move {
             let Parsed::Query(query) = parse(&miss.packet, Transport::Udp) else { return };
-            let answer = service.found(&query, &miss.client, &found, decided).await;
+            let answer = service.found(&query, &miss.client, &found, before).await;
             udp::send(&socket, &miss.head, &answer);
         });
     }
@@ -99,7 +99,7 @@ impl<J: Judge, L: Leaser> Arrivals<J, L> {
                 }
             }
             // Another revision, or a window's edge: decide again.
-            Err(LeaseError::Stale) => self.go_the_long_way(service, miss, found, 1),
+            Err(LeaseError::Stale) => self.go_the_long_way(service, miss, found, Some(decided.revision())),
             Err(error) => self.reply(&miss, |query| service.not_leased(query, &error)),
         }
     }
@@ -114,7 +114,7 @@ impl<J: Judge, L: Leaser> flights::Arrivals for Arrivals<J, L> {
             let (found, stored) = match outcome {
                 Ok((found, Some(stored))) => (found, stored),
                 Ok((found, None)) => {
-                    self.go_the_long_way(&service, miss, found, 0);
+                    self.go_the_long_way(&service, miss, found, None);
                     continue;
                 }
                 Err(failure) => {
@@ -126,7 +126,7 @@ impl<J: Judge, L: Leaser> flights::Arrivals for Arrivals<J, L> {
             let interface = miss.client.interface.as_deref();
             match turn.land(&miss.packet, miss.client.source, interface, &stored, answers.room()) {
                 Landing::Told => answers.take(miss.head),
-                Landing::Long => self.go_the_long_way(&service, miss, found, 0),
+                Landing::Long => self.go_the_long_way(&service, miss, found, None),
                 Landing::Leases(request, decided) => {
                     requests.push(request);
                     waiting.push(Waiting { miss, stored, found, decided });

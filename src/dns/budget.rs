@@ -10,7 +10,12 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use chrono::{DateTime, Utc};
+
+use crate::core::judge::Judge;
 use crate::core::lease::HostId;
+use crate::policy::decision::{Decision, Reason, Verdict};
+use crate::policy::model::Mode;
 
 /// Seconds' worth of queries that may come at once.
 const BURST_SECONDS: u64 = 2;
@@ -94,6 +99,13 @@ fn neighbour(source: IpAddr) -> IpAddr {
         IpAddr::V4(_) => source,
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
     }
+}
+
+/// The decision on a query over its host's budget. It is not the policy's, so monitor mode changes nothing.
+pub(super) fn over_budget(judge: &impl Judge, host: HostId, now: DateTime<Utc>) -> Decision {
+    let host = judge.decide_name(host, None, now).host;
+    let (verdict, reason, mode) = (Verdict::Block, Reason::RateLimited, Mode::Enforce);
+    Decision { verdict, reason, path: None, host, domain: None, mode }
 }
 
 #[cfg(test)]

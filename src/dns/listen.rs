@@ -135,7 +135,8 @@ pub(super) fn bind_with(
     }
     let pool = Pool::new(&upstreams, Arc::clone(&counters), tls).map_err(DnsError::NoCertificates)?;
     let budget = Budget::new(settings.queries_per_second);
-    let (threads, out_of_scope) = (settings.receivers.get(), settings.out_of_scope);
+    // Fewer than receivers: the more answers come to one thread at a time, the more leases go to the kernel together.
+    let (threads, out_of_scope) = (settings.receivers.get().div_ceil(2), settings.out_of_scope);
     Ok(Bound { udp, tcp, pool, threads, out_of_scope, budget, counters, observer: Arc::new(()) })
 }
 

@@ -6,10 +6,11 @@
 use hickory_proto::op::{Edns, Message, OpCode, Query as WireQuery, ResponseCode};
 use hickory_proto::rr::rdata::opt::EdnsOption;
 use hickory_proto::rr::rdata::{HINFO, SOA};
-use hickory_proto::rr::{Name as WireName, RData, Record};
+use hickory_proto::rr::{Name as WireName, RData, Record, RecordType};
 
 use super::filter::Answer;
 use super::query::{MAX_UDP_ANSWER, Query};
+use super::quick::is_served;
 
 /// For how long a refusal may be remembered, in seconds: short, so that a new policy works at once.
 pub(super) const REFUSAL_TTL: u32 = 10;
@@ -76,6 +77,22 @@ pub(super) fn any(query: &Query) -> Vec<u8> {
     let data = RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new()));
     message.answers.push(Record::from_rdata(query.name.clone(), ANY_TTL, data));
     seal(query, message, None)
+}
+
+/// The refusal of types that are served to nobody: zone transfers, and NULL, which carries nothing but tunnels.
+pub(super) fn not_served(query: &Query) -> Option<Vec<u8>> {
+    matches!(query.kind, RecordType::AXFR | RecordType::IXFR | RecordType::NULL)
+        .then(|| failure(query, ResponseCode::Refused, Ede::NotSupported, "this type of query is not served"))
+}
+
+/// The answer for types that no upstream is asked for where a policy is enforced: ANY is minimal, and what is not listed
+/// here does not exist.
+pub(super) fn without_upstream(query: &Query) -> Option<Vec<u8>> {
+    match query.kind {
+        kind if is_served(kind) => None,
+        RecordType::ANY => Some(any(query)),
+        _ => Some(no_data(query)),
+    }
 }
 
 /// What upstream said, as far as it may be told. `stale`: it said so a while ago, and is silent now.

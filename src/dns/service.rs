@@ -10,18 +10,16 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use futures_util::future::BoxFuture;
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::RecordType;
 
-use super::budget::{Budget, Grant};
+use super::budget::{Budget, Grant, over_budget};
 use super::cache::Stored;
 use super::counters::Counters;
 use super::filter::{Answer, Asked, Filtered, Outcome, filter};
 use super::pending::{Pending, Ticket};
 use super::query::{Parsed, Query, Transport, parse};
-use super::quick::is_served;
 use super::reply::{self, Ede};
 use super::resolver::{Found, Resolver};
 use super::settings::OutOfScope;
@@ -30,14 +28,14 @@ use super::words::Refusal;
 use crate::core::judge::Judge;
 use crate::core::lease::{Acked, HostId, LeaseError, Leaser, Wanted};
 use crate::core::observe::{Answered, Observer};
-use crate::policy::decision::{Decision, Reason, Verdict};
+use crate::policy::decision::{Decision, Verdict};
 use crate::policy::model::Mode;
 
 /// How long the kernel may take over a lease; the usual time is a few microseconds.
 pub(super) const LEASE_TIME: Duration = Duration::from_secs(1);
 /// Decisions made at most for one query when the policy changes under it.
 const MAX_DECISIONS: usize = 3;
-/// A pause before deciding again, so that a change of policy that is under way can end.
+/// A pause before deciding again by the same policy, so that a change that is under way can end.
 const STALE_PAUSE: Duration = Duration::from_millis(20);
 /// Under which number queries from outside the scope wait, when they are forwarded.
 const OUTSIDERS: HostId = HostId(0);
@@ -141,7 +139,7 @@ impl<J: Judge, L: Leaser> Service<J, L> {
         };
         Counters::bump(&self.counters.allowed);
         if let Some((judge, decision)) = enforced
-            && let Some(bytes) = without_upstream(&query)
+            && let Some(bytes) = reply::without_upstream(&query)
         {
             self.tell(Asker::new(&query, &client, host, &*judge), &decision, None);
             return Step::Ready(bytes);
@@ -198,7 +196,7 @@ impl<J: Judge, L: Leaser> Service<J, L> {
         let name = query.policy_name();
         let decision = judge.decide_name(host, name.as_ref(), Utc::now());
         match (decision.verdict, decision.mode) {
-            (Verdict::Allow, _) => match not_served(query) {
+            (Verdict::Allow, _) => match reply::not_served(query) {
                 Some(bytes) => Ruling::Reply(bytes),
                 None => Ruling::Allowed(judge, host, decision),
             },
@@ -217,7 +215,7 @@ impl<J: Judge, L: Leaser> Service<J, L> {
             IpAddr::V6(address) => address.is_unicast_link_local(),
         };
         match self.out_of_scope {
-            OutOfScope::Forward if !neighbour => match not_served(query) {
+            OutOfScope::Forward if !neighbour => match reply::not_served(query) {
                 Some(bytes) => Ruling::Reply(bytes),
                 None => Ruling::Unpoliced(OUTSIDERS),
             },
@@ -233,16 +231,16 @@ impl<J: Judge, L: Leaser> Service<J, L> {
     async fn look_up(self: Arc<Self>, query: Query, client: Client, _ticket: Ticket) -> Vec<u8> {
         let lookup = Lookup { name: query.name.to_lowercase(), kind: query.kind, dnssec_ok: query.dnssec_ok() };
         match self.resolver.resolve(&lookup).await {
-            Ok(found) => self.found(&query, &client, &found, 0).await,
+            Ok(found) => self.found(&query, &client, &found, None).await,
             Err(failure) => self.no_answer(&query, &failure),
         }
     }
 
-    /// The answer to a query for which something was found. `decided`: how often that was decided already, in vain.
-    pub async fn found(&self, query: &Query, client: &Client, found: &Found, decided: usize) -> Vec<u8> {
-        for attempt in decided..MAX_DECISIONS {
-            if attempt > 0 {
-                tokio::time::sleep(STALE_PAUSE).await;
+    /// The answer to a query for which something was found. `before`: the revision that decided once already, in vain.
+    pub async fn found(&self, query: &Query, client: &Client, found: &Found, mut before: Option<u64>) -> Vec<u8> {
+        for _ in before.map_or(0, |_| 1)..MAX_DECISIONS {
+            if let Some(pause) = before.and_then(|before| pause(before, self.judge.load().as_deref())) {
+                tokio::time::sleep(pause).await;
             }
             // The policy may have changed while the upstream was asked: the one in force now has the say.
             let (judge, host, decision) = match self.rule(query, client) {
@@ -259,7 +257,7 @@ impl<J: Judge, L: Leaser> Service<J, L> {
                 Err(_) if decision.mode == Mode::Monitor => {
                     return unpoliced(query, found);
                 }
-                Err(LeaseError::Stale) => continue,
+                Err(LeaseError::Stale) => before = Some(judge.revision()),
                 Err(error) => return self.not_leased(query, &error),
             }
         }
@@ -382,31 +380,13 @@ pub(super) fn silence() -> LeaseError {
     LeaseError::Kernel(format!("no word from it within {} s", LEASE_TIME.as_secs()))
 }
 
-/// The decision on a query over its host's budget. It is not the policy's, so monitor mode changes nothing.
-pub(super) fn over_budget(judge: &impl Judge, host: HostId, now: DateTime<Utc>) -> Decision {
-    let host = judge.decide_name(host, None, now).host;
-    let (verdict, reason, mode) = (Verdict::Block, Reason::RateLimited, Mode::Enforce);
-    Decision { verdict, reason, path: None, host, domain: None, mode }
-}
-
 fn over(grant: Grant, refusal: impl FnOnce() -> Vec<u8>) -> Step {
     if grant == Grant::Refuse { Step::Ready(refusal()) } else { Step::Drop }
 }
 
-/// The refusal of types that are served to nobody: zone transfers, and NULL, which carries nothing but tunnels.
-fn not_served(query: &Query) -> Option<Vec<u8>> {
-    matches!(query.kind, RecordType::AXFR | RecordType::IXFR | RecordType::NULL)
-        .then(|| reply::failure(query, ResponseCode::Refused, Ede::NotSupported, "this type of query is not served"))
-}
-
-/// The answer for types that no upstream is asked for where a policy is enforced: ANY is minimal, and what is not listed
-/// here does not exist.
-fn without_upstream(query: &Query) -> Option<Vec<u8>> {
-    match query.kind {
-        kind if is_served(kind) => None,
-        RecordType::ANY => Some(reply::any(query)),
-        _ => Some(reply::no_data(query)),
-    }
+/// How long to wait before deciding again what could not be leased by `before`; `None`: another policy is in force.
+pub(super) fn pause(before: u64, now: Option<&impl Judge>) -> Option<Duration> {
+    now.is_none_or(|now| now.revision() == before).then_some(STALE_PAUSE)
 }
 
 /// All that an upstream said.

@@ -127,14 +127,15 @@ impl Encoder<'_> {
             }
             Op::DelSet(name) => self.named(msg::DEL_SET, Some((set::NAME, checked(name)?))),
             Op::FlushSet(name) => elements::whole_set(&mut self.writer, msg::DEL_ELEMENTS, 0, checked(name)?),
-            Op::AddElements(name, list) => return self.add(index, checked(name)?, list),
+            Op::Fill(name, elements) => return self.add(index, checked(name)?, elements.iter()),
+            Op::AddElements(name, list) => return self.add(index, checked(name)?, pairs(list)),
             Op::DelElements(name, keys) => {
                 self.remove(index, checked(name)?, keys.iter());
                 return Ok(());
             }
             Op::PutElements(name, list) => {
                 self.remove(index, checked(name)?, list.iter().map(|(key, _)| key));
-                return self.add(index, name, list);
+                return self.add(index, name, pairs(list));
             }
         }
         self.origins.push(Origin { op: index, removes: None });
@@ -167,9 +168,14 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    fn add(&mut self, index: usize, name: &str, list: &[(Key, Value)]) -> Result<(), String> {
+    fn add<'e>(
+        &mut self,
+        index: usize,
+        name: &str,
+        list: impl Iterator<Item = (&'e Key, &'e Value)> + Clone,
+    ) -> Result<(), String> {
         if let Some((key, _)) =
-            list.iter().find(|(_, value)| value.comment.as_ref().is_some_and(|comment| comment.len() > MAX_COMMENT))
+            list.clone().find(|(_, value)| value.comment.as_ref().is_some_and(|comment| comment.len() > MAX_COMMENT))
         {
             let key = crate::plan::text::render_key(key);
             return Err(format!("the comment of {key} has more than {MAX_COMMENT} octets; shorten it"));
@@ -204,6 +210,10 @@ impl Encoder<'_> {
             self.origins.push(Origin { op: index, removes: Some(place) });
         }
     }
+}
+
+fn pairs(list: &[(Key, Value)]) -> impl Iterator<Item = (&Key, &Value)> + Clone {
+    list.iter().map(|(key, value)| (key, value))
 }
 
 fn checked(name: &str) -> Result<&str, String> {

@@ -120,6 +120,7 @@ pub(super) fn describe(op: &Op) -> String {
         Op::AddSet(name, _) => format!("add set {name}"),
         Op::DelSet(name) => format!("remove set {name}"),
         Op::FlushSet(name) => format!("empty set {name}"),
+        Op::Fill(name, elements) => format!("add {} to set {name}", count(elements.len())),
         Op::AddElements(name, elements) => format!("add {} to set {name}", count(elements.len())),
         Op::DelElements(name, keys) => format!("remove {} from set {name}", count(keys.len())),
         Op::PutElements(name, elements) => format!("put {} into set {name}", count(elements.len())),

@@ -66,14 +66,24 @@ pub fn flows() -> Result<Vec<Tracked>, KernelError> {
     }
 }
 
-/// Gives flows other classes. Flows that have ended meanwhile are passed over.
+/// Flows that did not get the class they should have.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// How many.
+    pub flows: usize,
+    /// Why the first of them did not.
+    pub why: Option<KernelError>,
+}
+
+/// Gives flows other classes. Flows that have ended meanwhile are passed over, and one that the kernel refuses takes
+/// nothing from the others.
 ///
 /// # Errors
-/// The system has no socket left, or the kernel refuses.
-pub fn reclassify<'t>(flows: impl IntoIterator<Item = (&'t Tracked, u32)>) -> Result<(), KernelError> {
+/// The system has no socket left.
+pub fn reclassify<'t>(flows: impl IntoIterator<Item = (&'t Tracked, u32)>) -> Result<Left, KernelError> {
     let mut socket = Socket::open()?;
     let mut sequence = 1;
-    for (flow, class) in flows {
+    Ok(each(flows, |flow, class| {
         let mut writer = Writer::new(sequence);
         let begin = writer.begin_about(NEW, flow.family);
         writer.attr(ORIGINAL | libc::NLA_F_NESTED as u16, &flow.original);
@@ -83,17 +93,30 @@ pub fn reclassify<'t>(flows: impl IntoIterator<Item = (&'t Tracked, u32)>) -> Re
         writer.u32(MARK, class);
         writer.end();
         writer.acknowledge_last();
-        match socket.transact(&writer.octets, begin, begin)? {
-            Outcome::Done => {}
-            Outcome::Refused(refusals) => {
-                if let Some(refusal) = refusals.iter().find(|refusal| refusal.errno != Errno::ENOENT) {
-                    return Err(KernelError::socket("give a flow another class", refusal.errno));
-                }
-            }
-        }
         sequence = writer.next_sequence();
+        let refusals = match socket.transact(&writer.octets, begin, begin)? {
+            Outcome::Done => Vec::new(),
+            Outcome::Refused(refusals) => refusals,
+        };
+        match refusals.iter().find(|refusal| refusal.errno != Errno::ENOENT) {
+            Some(refusal) => Err(KernelError::socket("give a flow another class", refusal.errno)),
+            None => Ok(()),
+        }
+    }))
+}
+
+fn each<'t>(
+    flows: impl IntoIterator<Item = (&'t Tracked, u32)>,
+    mut give: impl FnMut(&Tracked, u32) -> Result<(), KernelError>,
+) -> Left {
+    let mut left = Left::default();
+    for (flow, class) in flows {
+        if let Err(error) = give(flow, class) {
+            left.flows += 1;
+            left.why.get_or_insert(error);
+        }
     }
-    Ok(())
+    left
 }
 
 fn tracked(message: &Message<'_>) -> Option<Tracked> {
@@ -185,6 +208,20 @@ mod tests {
         assert_eq!(read(&entry(CLASS_BASE | 7, proto::TCP, Some(3))), [expected]);
         let udp = Live { protocol: Protocol::Udp(8443), ..expected };
         assert_eq!(read(&entry(CLASS_BASE | 7, proto::UDP, None)), [udp]);
+    }
+
+    #[test]
+    fn a_flow_that_the_kernel_refuses_takes_nothing_from_the_others() {
+        let octets = entry(CLASS_BASE | 7, proto::TCP, Some(3));
+        let flow = Messages(&octets).find_map(|message| tracked(&message)).expect("a flow");
+        let mut given = Vec::new();
+        let left = each((0..4).map(|number| (&flow, CLASS_BASE | number)), |_, class| {
+            given.push(class & !CLASS_BASE);
+            let errno = if given.len() == 2 { Errno::EBUSY } else { Errno::EINVAL };
+            if given.len() % 2 == 0 { Err(KernelError::socket("give it", errno)) } else { Ok(()) }
+        });
+        assert_eq!((given, left.flows), (vec![0, 1, 2, 3], 2));
+        assert_eq!(left.why, Some(KernelError::socket("give it", Errno::EBUSY)), "the first is told");
     }
 
     #[test]

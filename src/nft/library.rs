@@ -114,8 +114,8 @@ fn write<'a>(room: &'a mut [u64], message: &impl NlMsg, sequence: u32) -> &'a [u
 }
 
 /// Gives memory that was freed back to the system. glibc by itself keeps what large transactions and policies needed
-/// for a moment, in each thread's arena; other allocators decide for themselves.
-pub(super) fn give_back_memory() {
+/// for a moment, in each thread's arena; other allocators decide for themselves. Takes some milliseconds.
+pub fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim(3) takes the allocator's own locks, may be called by any thread at any time, and touches
     // free memory only.

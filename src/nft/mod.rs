@@ -25,9 +25,10 @@ mod watch;
 use nix::errno::Errno;
 
 pub use self::error::{ErrorKind, KernelError};
-pub use self::flows::{Tracked, flows, reclassify};
+pub use self::flows::{Left, Tracked, flows, reclassify};
 pub use self::foreign::Flowtable;
 pub use self::held::{Held, HeldChain, HeldElement, HeldRule, HeldSet};
+pub use self::library::give_back_memory;
 pub use self::objects::HeldObject;
 pub use self::receiver::Receiver;
 pub use self::tally::{Count, Tally};
@@ -109,11 +110,6 @@ impl Kernel {
     #[must_use]
     pub fn port(&self) -> u32 {
         self.socket.port()
-    }
-
-    /// Gives memory that large transactions needed for a moment back to the system; takes some milliseconds.
-    pub fn give_back_memory(&self) {
-        library::give_back_memory();
     }
 
     /// Does all operations at once, or none.

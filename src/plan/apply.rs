@@ -66,6 +66,11 @@ fn one(table: &mut Table, op: &Op) -> Result<(), String> {
             table.sets.remove(name).ok_or(format!("no set {name}"))?;
         }
         Op::FlushSet(name) => set(table, name)?.elements.clear(),
+        Op::Fill(name, elements) => {
+            for (key, value) in elements {
+                add(set(table, name)?, *key, value)?;
+            }
+        }
         Op::AddElements(name, elements) => {
             for (key, value) in elements {
                 add(set(table, name)?, *key, value)?;

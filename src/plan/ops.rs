@@ -12,7 +12,9 @@ use super::ir::{
 };
 
 /// Elements of one transaction of the preparations.
-const PIECE: usize = 4096;
+const PIECE: usize = 2048;
+/// A range takes the time of so many single addresses.
+const RANGE: usize = 4;
 
 /// One step of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub enum Op {
     DelSet(Ident),
     /// Removes all elements.
     FlushSet(Ident),
+    /// Fills a set that is new and will never change; see [`SetSpec::is_replaced`].
+    Fill(Ident, Elements),
     /// Adds elements that are not there.
     AddElements(Ident, Vec<(Key, Value)>),
     /// Removes elements that are there, or that ended by themselves.
@@ -136,7 +140,7 @@ impl Delta {
         let first = |op: &mut Op| match op {
             Op::AddChain(name, base) => base.is_none() && chains.contains(name),
             Op::AddSet(name, _) => fresh || new.contains_key(name),
-            Op::AddElements(name, _) => new.contains_key(name),
+            Op::Fill(name, _) => new.contains_key(name),
             _ => false,
         };
         self.prepare = self.switch.extract_if(.., first).collect();
@@ -145,42 +149,50 @@ impl Delta {
     /// Whether the preparations are more than one piece.
     #[must_use]
     pub fn is_large(&self) -> bool {
-        let elements = |op: &Op| if let Op::AddElements(_, elements) = op { elements.len() } else { 0 };
-        self.prepare.iter().map(elements).sum::<usize>() > PIECE
+        let all = |op: &Op| if let Op::Fill(_, elements) = op { elements.len() * cost(elements) } else { 0 };
+        self.prepare.iter().map(all).sum::<usize>() > PIECE
     }
 
     /// The preparations in transactions of at most so many elements, each operation with its place among them, without
     /// the sets in `loaded`.
     /// For each element the kernel keeps a message of some kilobytes until its transaction is over, if anybody listens.
     pub fn pieces(&self, loaded: &BTreeSet<Ident>) -> impl Iterator<Item = Vec<(usize, Op)>> {
-        // The operation that comes next, and how many of its elements have gone.
-        let (mut place, mut gone) = (0, 0);
+        // The operation that comes next, and what is left of its elements once some have gone.
+        let (mut place, mut rest) = (0, None);
         std::iter::from_fn(move || {
             let (mut piece, mut room) = (Vec::new(), PIECE);
             while let Some(op) = self.prepare.get(place) {
-                let done = matches!(op, Op::AddSet(name, _) | Op::AddElements(name, _) if loaded.contains(name));
-                if done {
-                    place += 1;
-                    continue;
-                }
-                if let Op::AddElements(name, elements) = op {
-                    if room == 0 {
+                let done = matches!(op, Op::AddSet(name, _) | Op::Fill(name, _) if loaded.contains(name));
+                if let Op::Fill(name, elements) = op
+                    && !done
+                {
+                    let cost = cost(elements);
+                    if room < cost {
                         break;
                     }
-                    let now = elements.iter().skip(gone).take(room);
-                    let now: Vec<_> = now.cloned().collect();
-                    (room, gone) = (room - now.len(), gone + now.len());
+                    let rest = rest.get_or_insert_with(|| elements.iter());
+                    let now: Vec<_> =
+                        rest.by_ref().take(room / cost).map(|(key, value)| (*key, value.clone())).collect();
+                    room -= now.len() * cost;
                     piece.push((place, Op::AddElements(name.clone(), now)));
-                    if gone < elements.len() {
+                    if rest.len() > 0 {
                         break;
                     }
-                } else {
+                } else if !done {
                     piece.push((place, op.clone()));
                 }
-                (place, gone) = (place + 1, 0);
+                (place, rest) = (place + 1, None);
             }
             (!piece.is_empty()).then_some(piece)
         })
+    }
+}
+
+/// What an element takes of [`PIECE`]: a range is two for the kernel, which keeps them sorted.
+fn cost(elements: &Elements) -> usize {
+    match elements.first_key_value() {
+        Some((Key::Range(..), _)) => RANGE,
+        _ => 1,
     }
 }
 
@@ -220,7 +232,11 @@ pub fn diff(current: &Table, desired: &Table) -> Delta {
     let nothing = Elements::default();
     for (name, set) in &desired.sets {
         let old = current.sets.get(name).map_or(&nothing, |set| &set.elements);
-        element_diff(name, set, old, &mut delta);
+        if old.is_empty() && set.spec.is_replaced() && !set.elements.is_empty() {
+            delta.switch.push(Op::Fill(name.clone(), set.elements.clone()));
+        } else {
+            element_diff(name, set, old, &mut delta);
+        }
     }
     delta.prepare(current, desired);
     // Rules refer to sets and chains, elements to chains: so they go in this order.

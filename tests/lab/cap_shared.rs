@@ -205,6 +205,38 @@ fn open_flows_are_charged_once_a_capped_name_led_to_their_address() {
     }
 }
 
+/// They get their classes in groups, and none is left over.
+#[test]
+fn very_many_open_flows_are_all_charged() {
+    const FLOWS: u16 = 600;
+    let mut world = world!();
+    for name in ["api", "plain"] {
+        world.internet.upstream.host(&format!("{name}.example.com"), &[SITE]);
+    }
+    let mut policy = capped(&[("api.example.com", CAP)]);
+    policy["hosts"]["a"]["allow"] = json!({ "domains": ["*.example.com"] });
+    world.gateway.enforce(policy);
+    world.a.resolved("plain.example.com", SITE);
+    let own = world.a.v4;
+    for port in 20_000..20_000 + FLOWS {
+        world.a.udp_from((own, port), (SITE, 443), b"open").must_reach();
+    }
+    let classes = || -> Vec<u32> {
+        let flows = world.gateway.netns.enter(clawgress::nft::flows).expect("the kernel tells");
+        flows.iter().filter(|flow| flow.live.opened == SITE.address()).map(|flow| flow.live.class).collect()
+    };
+    let before = classes();
+    assert!(before.len() == usize::from(FLOWS) && before.iter().all(|class| *class == before[0]), "{before:?}");
+    world.a.resolved("api.example.com", SITE);
+    let end = Instant::now() + TRYING;
+    let left = || classes().into_iter().filter(|class| *class == before[0]).count();
+    while left() > 0 {
+        assert!(Instant::now() < end, "{} flows are not charged", left());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(classes().len() == usize::from(FLOWS), "they go on");
+}
+
 #[test]
 fn errors_of_an_agents_own_making_carry_nothing_past_a_cap() {
     let mut world = world!();

@@ -99,11 +99,12 @@ impl Gate {
         self.leases.sweep(now);
     }
 
-    /// What can wait until a change is over: its litter, and memory.
-    pub fn settle(&mut self) {
+    /// What can wait until a change is over: its litter. True: memory can be given back to the system since
+    /// ([`crate::nft::give_back_memory`]), which others do, because it takes some milliseconds.
+    #[must_use]
+    pub fn settle(&mut self) -> bool {
         self.tidy();
-        if std::mem::take(&mut self.swollen) {
-            self.kernel.give_back_memory();
-        }
+        self.past = None;
+        std::mem::take(&mut self.swollen)
     }
 }

@@ -18,13 +18,13 @@ use tokio::sync::Notify;
 use super::handle::Handle;
 use super::protocol::Refusal;
 use crate::policy::{Diagnostic, Parsed, Policy};
-use crate::store::{KeptList, Origin, RevisionMeta, StagedRevision, Store, StoreError};
+use crate::store::{KeptList, Origin, RevisionMeta, StagedRevision, Store};
 
 pub use back::keep_promises;
 pub use boot::Last;
 use lists::Files;
 pub use read::{Read, sizes};
-use read::{read, refusal};
+use read::{read, refusal, unkept, unrecorded};
 
 /// The revision in force.
 #[derive(Clone, Debug)]
@@ -293,7 +293,11 @@ impl Revisions {
             None => None,
         };
         let work = policy.clone();
-        let applied = self.gate.run(move |gate| gate.enforce(&work, &prepared, revision)).await;
+        let enforced = self.gate.run(move |gate| (gate.enforce(&work, &prepared, revision), gate.past.take())).await;
+        let applied = enforced.map(|(applied, past)| {
+            drop(past); // A thread for it would keep the allocator's arena from the next one that reads a policy.
+            applied
+        });
         let applied = match applied {
             Ok(Ok(applied)) => applied,
             Ok(Err(refused)) => return Err(self.take_back(promised.is_some(), refusal(&refused))),
@@ -387,12 +391,4 @@ impl Revisions {
         let running = self.current.as_ref().map_or(1, |current| current.meta.revision + 1);
         stored.max(running)
     }
-}
-
-fn unkept(error: &StoreError) -> Rejected {
-    Rejected::failed(format!("{error}; what was enforced before is still enforced"))
-}
-
-fn unrecorded(revision: u64, error: &StoreError) -> String {
-    format!("revision {revision} is in force but not recorded: {error}")
 }

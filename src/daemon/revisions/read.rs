@@ -101,3 +101,13 @@ pub fn sizes(policy: &Policy) -> (usize, usize) {
         lists::summaries(policy).into_iter().filter(|list| list.is_of_allow()).map(|list| list.names as usize);
     (policy.hosts.len(), written + in_files.sum::<usize>())
 }
+
+/// A record cannot be kept, and was asked for.
+pub(super) fn unkept(error: &StoreError) -> Rejected {
+    Rejected::failed(format!("{error}; what was enforced before is still enforced"))
+}
+
+/// A record cannot be kept, and the revision is in force all the same.
+pub(super) fn unrecorded(revision: u64, error: &StoreError) -> String {
+    format!("revision {revision} is in force but not recorded: {error}")
+}

@@ -21,10 +21,10 @@ use hickory_proto::rr::RecordType;
 use self::question::{Question, Spelling};
 use self::template::Leave;
 pub(super) use self::template::{Template, is_served};
-use super::budget::Grant;
+use super::budget::{Grant, over_budget};
 use super::cache::Stored;
 use super::counters::Counters;
-use super::service::{Service, over_budget};
+use super::service::Service;
 use super::words::Refusal;
 use crate::core::judge::Judge;
 use crate::core::lease::{Acked, HostId, LeaseRequest, Leaser, Wanted};
@@ -75,6 +75,13 @@ pub(super) struct Decided {
     asker: Asker,
     revision: u64,
     decision: Decision,
+}
+
+impl Decided {
+    /// The revision that decided.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
 }
 
 /// Who asked.

@@ -11,6 +11,7 @@ use super::fake::{Upstream, now};
 use super::gateway::Gateway;
 use super::wire::{a, ede, reply, told};
 use crate::core::lease::LeaseError;
+use crate::dns::service::pause;
 use crate::policy::model::Mode;
 
 async fn usual() -> Upstream {
@@ -82,6 +83,13 @@ async fn a_policy_that_changes_meanwhile_has_the_say() {
     *gateway.kernel.on_request.lock().unwrap() = Some(Box::new(move || judge.store(Some(Arc::new(closed.clone())))));
     gateway.kernel.refuse([LeaseError::Stale]);
     assert_eq!(gateway.a("allowed.example").await.metadata.response_code, ResponseCode::NXDomain);
+}
+
+#[test]
+fn where_another_policy_is_in_force_it_is_asked_at_once() {
+    let [before, now] = [1, 2].map(|revision| Table { revision, ..Table::default() });
+    assert_eq!(pause(1, Some(&now)), None);
+    assert!(pause(1, Some(&before)).is_some() && pause(1, None::<&Table>).is_some());
 }
 
 #[tokio::test]

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use sha2::{Digest, Sha256};
-
 use super::super::ir::{
     Action, Base, Chain, Cond, Data, DataType, Elements, Family, Ident, Key, KeyType, Object, Rule, Set, SetSpec,
     Value, Verdict,
@@ -135,10 +133,10 @@ fn versioned(mut table: Table) -> Table {
     table.sets = std::mem::take(&mut table.sets)
         .into_iter()
         .map(|(name, set)| {
-            if !set.spec.is_replaced() {
-                return (name, set);
-            }
-            let full = Ident::from(format!("{name}.{}", digest(&set)));
+            let digest = if set.spec.is_replaced() { set.elements.digest() } else { None };
+            // Every set that is replaced is one of addresses, and those have a digest.
+            let Some(digest) = digest else { return (name, set) };
+            let full = Ident::from(format!("{name}.{}", short(&digest)));
             names.insert(name, full.clone());
             (full, set)
         })
@@ -163,35 +161,11 @@ fn versioned(mut table: Table) -> Table {
     table
 }
 
-/// 75 bits of SHA-256 over the elements, five in a character: with the longest stem that is as long as a name may be, and
-/// too many for whoever feeds a list to find two contents of one name.
-fn digest(set: &Set) -> String {
+/// 75 bits of a digest, five in a character: with the longest stem that is as long as a name may be, and too many for
+/// whoever feeds a list to find two contents of one name.
+fn short(digest: &[u8; 32]) -> String {
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     const LENGTH: usize = 15;
-    let mut hash = Sha256::new();
-    for (key, value) in &set.elements {
-        let (first, last) = match key {
-            Key::Range(first, last) => (Some(first), Some(last)),
-            Key::Address(address) => (Some(address), None),
-            // No such set is replaced.
-            Key::Mark(_) | Key::Port(_) | Key::MarkAddress(..) => (None, None),
-        };
-        for address in first.into_iter().chain(last) {
-            match address {
-                std::net::IpAddr::V4(v4) => hash.update(v4.octets()),
-                std::net::IpAddr::V6(v6) => hash.update(v6.octets()),
-            }
-        }
-        match &value.data {
-            Data::None => {}
-            Data::Mark(mark) => hash.update(mark.to_be_bytes()),
-            Data::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain)) => {
-                hash.update(chain.as_bytes());
-                hash.update([0]);
-            }
-            Data::Verdict(Verdict::Accept | Verdict::Drop | Verdict::Return) => hash.update([1]),
-        }
-    }
-    let bits = hash.finalize().iter().take(10).fold(0_u128, |bits, octet| bits << 8 | u128::from(*octet));
+    let bits = digest.iter().take(10).fold(0_u128, |bits, octet| bits << 8 | u128::from(*octet));
     (0..LENGTH).map(|place| char::from(LETTERS[(bits >> (place * 5) & 31) as usize])).collect()
 }

@@ -1,7 +1,7 @@
 //! The address lists of a policy as sets hold them.
 //!
-//! They are most of a large policy, and they do not depend on the situation: so they are sorted once, outside the
-//! thread that answers wait for, and shared by every table that is built of the policy.
+//! They are most of a large policy, and they do not depend on the situation: so they are sorted and digested once,
+//! outside the thread that answers wait for, and shared by every table that is built of the policy.
 
 use std::collections::HashMap;
 
@@ -34,10 +34,13 @@ impl Lists {
         for family in Family::BOTH {
             let own = || list.entries.iter().filter(|net| Family::of(net.addr()) == family);
             let is_single = |net: &&IpNet| net.prefix_len() == net.max_prefix_len();
-            let single = own().filter(is_single).map(|net| member(Key::Address(net.addr()))).collect();
+            let single: Elements = own().filter(is_single).map(|net| member(Key::Address(net.addr()))).collect();
             // A network inside another one adds nothing to a set; only the outermost stays.
             let networks = segments(own().filter(|net| !is_single(net)).map(|net| (net.trunc(), ())));
-            let networks = networks.into_keys().map(|(first, last)| member(Key::Range(first, last))).collect();
+            let networks: Elements =
+                networks.into_keys().map(|(first, last)| member(Key::Range(first, last))).collect();
+            // By these the names of their sets are found, each time a table is built.
+            let _ = (single.digest(), networks.digest());
             self.0.insert((list.path.clone(), family, false), single);
             self.0.insert((list.path.clone(), family, true), networks);
         }
