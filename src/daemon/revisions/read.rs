@@ -10,7 +10,7 @@ use crate::daemon::gate::Refused;
 use crate::daemon::protocol::Refusal;
 use crate::plan::prepared::Prepared;
 use crate::policy::{Diagnostic, Parsed, Policy, digest, lists, not_yet_enforced, parse_with_warnings};
-use crate::store::{KeptList, Store};
+use crate::store::{KeptList, Store, StoreError};
 
 /// A policy that can be enforced.
 pub struct Read {
