@@ -1,8 +1,8 @@
-//! The gate: the one thread that writes to the kernel.
+//! The gate: the one writer to the kernel.
 //!
-//! It owns the kernel's writer socket and the [`State`] that mirrors the kernel, so nothing about enforcement can race.
-//! Leases come in by a bounded queue and go out in groups, one transaction for all that wait; everything else is a job
-//! that runs between two groups.
+//! It owns the kernel's writer socket and the [`State`] that mirrors the kernel, and one at a time has it, so nothing about
+//! enforcement can race. Its thread (`serve`) takes what comes by a bounded queue: leases in groups, one transaction for all
+//! that wait, and jobs that run between two groups. Whoever needs leases when nothing waits there grants them itself.
 
 mod changes;
 mod leases;
