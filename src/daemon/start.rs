@@ -25,7 +25,7 @@ use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
 use crate::settings::{OutOfScope, Settings};
 use crate::store::{self, Origin, Store};
-use crate::{api, dns};
+use crate::{api, dns, nft};
 
 /// Threads for DNS and control; the gate and the watch have their own.
 const WORKERS: usize = 2;
@@ -35,6 +35,7 @@ const WORKERS: usize = 2;
 /// # Errors
 /// What is missing to start, in words; nothing was changed then.
 pub fn run(settings: Settings) -> anyhow::Result<()> {
+    nft::keep_large_blocks_apart();
     log();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
     let result = runtime.block_on(serve(settings));

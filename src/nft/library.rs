@@ -123,3 +123,14 @@ pub fn give_back_memory() {
         libc::malloc_trim(0);
     }
 }
+
+/// Has the allocator keep blocks of a mebibyte and more apart, so that they go back to the system when they are freed;
+/// to be called once, early. glibc by itself moves that bound up to 32 MiB as such blocks are freed, and what a large policy
+/// needed for a moment stays in holes (mallopt(3)).
+pub fn keep_large_blocks_apart() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt(3) takes the allocator's own locks and two numbers.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+    }
+}
