@@ -107,3 +107,75 @@ impl Flight {
         self.plan[..self.sent].iter().copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use hickory_proto::rr::{Name, RecordType};
+
+    use super::*;
+    use crate::dns::Upstream;
+    use crate::dns::counters::Counters;
+
+    fn flight(upstreams: u16, now: Instant) -> (Pool, Flight) {
+        let upstreams: Vec<Upstream> =
+            (0..upstreams).map(|port| Upstream::plain(([127, 0, 0, 1], port).into())).collect();
+        let pool = Pool::new(&upstreams, Arc::new(Counters::default()), || Err("not encrypted".to_owned())).unwrap();
+        let lookup = Lookup { name: Name::from_ascii("a.example.").unwrap(), kind: RecordType::A, dnssec_ok: false };
+        let key = lookup.key().into();
+        let flight = Flight::new(lookup, key, &pool, now);
+        (pool, flight)
+    }
+
+    fn attempt(number: u32, upstream: usize, since: Instant) -> Attempt {
+        Attempt { number, upstream, since, asked: None, place: None }
+    }
+
+    #[test]
+    fn silence_brings_the_next_upstream_and_then_the_end() {
+        let start = Instant::now();
+        let (pool, mut flight) = flight(2, start);
+        let mut asked = Vec::new();
+        let mut now = start;
+        let end = loop {
+            match flight.due(&pool, now) {
+                Due::Ask(upstream, number) => {
+                    asked.push((upstream, now - start));
+                    flight.open.push(attempt(number, upstream, now));
+                }
+                Due::Wait(until) => {
+                    assert!(until > now);
+                    now = until;
+                }
+                end => break end,
+            }
+        };
+        assert_eq!((end, now - start), (Due::TooLate, BUDGET));
+        let ms = Duration::from_millis;
+        // Nothing is known of them: 200 ms for the first, then 800 ms before the first is asked again.
+        assert_eq!(asked, [(0, ms(0)), (1, ms(200)), (0, ms(1000))]);
+        assert_eq!(flight.late(1).collect::<Vec<_>>(), [0]);
+    }
+
+    #[test]
+    fn failures_bring_the_next_one_at_once_and_the_last_one_ends_it() {
+        let start = Instant::now();
+        let (pool, mut flight) = flight(3, start);
+        let asked: Vec<usize> = std::iter::from_fn(|| match flight.due(&pool, start) {
+            Due::Ask(upstream, _) => {
+                flight.failed(Failure::Upstream("SERVFAIL".to_owned()), start);
+                Some(upstream)
+            }
+            end => {
+                assert_eq!(end, Due::Failed);
+                None
+            }
+        })
+        .collect();
+        assert_eq!(asked, [0, 1, 2, 0]);
+        let (pool, mut nobody) = self::flight(0, start);
+        assert_eq!(nobody.due(&pool, start), Due::Failed);
+    }
+}

@@ -241,3 +241,110 @@ impl Ports {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::net::UdpSocket;
+
+    use hickory_proto::rr::{Name, RecordType};
+    use nix::sys::epoll::EpollCreateFlags;
+
+    use super::*;
+    use crate::dns::upstream::Lookup;
+
+    struct Harbour {
+        epoll: Epoll,
+        ports: Ports,
+        upstream: UdpSocket,
+        start: Instant,
+    }
+
+    impl Harbour {
+        fn new() -> Self {
+            let upstream = UdpSocket::bind("127.0.0.1:0").unwrap();
+            upstream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let (epoll, start) = (Epoll::new(EpollCreateFlags::empty()).unwrap(), Instant::now());
+            Self { epoll, ports: Ports::new(1, start), upstream, start }
+        }
+
+        /// Sends a question; where it is, and the upstream's view of it: the port and the id.
+        fn ask(&mut self, flight: Number, after: Duration) -> (Place, u16, u16) {
+            let lookup =
+                Lookup { name: Name::from_ascii("a.example.").unwrap(), kind: RecordType::A, dnssec_ok: false };
+            let mut asked = Asked::new(&lookup.key(), None).unwrap();
+            let to = (0, self.upstream.local_addr().unwrap());
+            let place = self.ports.send(&self.epoll, to, &mut asked, flight, self.start + after).unwrap().unwrap();
+            let mut octets = [0; 64];
+            let (_, from) = self.upstream.recv_from(&mut octets).unwrap();
+            (place, from.port(), u16::from_be_bytes([octets[0], octets[1]]))
+        }
+
+        fn open(&self) -> usize {
+            self.ports.slots.iter().flatten().count()
+        }
+    }
+
+    #[test]
+    fn many_questions_share_some_sockets_and_none_for_long() {
+        let mut harbour = Harbour::new();
+        let mut uses = std::collections::HashMap::<u16, u32>::new();
+        let mut places = HashSet::new();
+        for flight in 0..6000 {
+            let (place, port, _) = harbour.ask(flight, Duration::ZERO);
+            *uses.entry(port).or_default() += 1;
+            assert!(places.insert((place.slot, place.id)) && harbour.ports.awaits(place, flight));
+        }
+        let most = uses.values().max().copied().unwrap();
+        assert!(uses.len() >= 6000 / MOST_QUESTIONS as usize && uses.len() < 600, "{} ports", uses.len());
+        assert_eq!(most, MOST_QUESTIONS);
+    }
+
+    #[test]
+    fn a_socket_ends_when_it_is_old_and_nobody_waits() {
+        let mut harbour = Harbour::new();
+        let places: Vec<Place> = (0..200).map(|flight| harbour.ask(flight, Duration::ZERO).0).collect();
+        let open = harbour.open();
+        assert!(open > CHOICE / 2 && open <= CHOICE, "{open}");
+        places[1..].iter().for_each(|place| harbour.ports.leave(*place));
+        assert_eq!(harbour.open(), open, "they may ask more");
+        harbour.ports.look(harbour.start + LONGEST);
+        assert_eq!(harbour.open(), 1, "one is waited for");
+        harbour.ports.leave(places[0]);
+        assert_eq!((harbour.open(), harbour.ports.next_look()), (0, None));
+    }
+
+    #[test]
+    fn few_questions_have_ports_of_their_own() {
+        let mut harbour = Harbour::new();
+        let ports: HashSet<u16> = (0..60)
+            .map(|second| {
+                let after = Duration::from_secs(second);
+                harbour.ports.look(harbour.start + after);
+                let (place, port, _) = harbour.ask(second, after);
+                harbour.ports.leave(place);
+                port
+            })
+            .collect();
+        assert!(ports.len() > 40, "{} ports for 60 questions", ports.len());
+        assert!(harbour.open() < 12, "{} are open", harbour.open());
+    }
+
+    #[test]
+    fn who_waits_where_nobody_is_hears_of_it_once() {
+        let mut harbour = Harbour::new();
+        let (place, ..) = harbour.ask(7, Duration::ZERO);
+        let address = harbour.upstream.local_addr().unwrap();
+        // The upstream goes; the kernel says so to the next question on the same socket.
+        harbour.upstream = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = harbour.ports.slots[place.slot].as_ref().unwrap();
+        port.socket.send(b"?").unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+        assert_ne!(harbour.upstream.local_addr().unwrap(), address);
+        assert!(matches!(harbour.ports.receive(place.slot, &mut [0; 64]), Received::Broken));
+        let broken = harbour.ports.broken();
+        assert_eq!(broken, [(Errno::ECONNREFUSED, 7)]);
+        assert!(!harbour.ports.awaits(place, 7) && harbour.ports.broken().is_empty());
+        assert_eq!(harbour.open(), 0, "it is not used again");
+    }
+}
