@@ -151,9 +151,7 @@ impl Handle {
         self.wanted.fetch_add(1, Ordering::SeqCst);
         let _ = self.queue.send(Message::Stop);
     }
-}
 
-impl Handle {
     /// Leaves leases for the gate's thread.
     fn submit(&self, requests: Vec<LeaseRequest>, done: Done) {
         let count = requests.len();
