@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use hickory_proto::op::Message;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use super::flight::{Attempt, Due, Flight, Number};
 use super::ports::{Ports, Received};
@@ -18,7 +19,7 @@ use super::{Arrivals, Inbox, Job, Landed, Opening, Outcome, Shared, Waiter};
 use crate::dns::cache::Stored;
 use crate::dns::counters::Counters;
 use crate::dns::resolver::Found;
-use crate::dns::upstream::{Asked, Failure, Lookup, Match, Reply, Way, ask_encrypted, good};
+use crate::dns::upstream::{Asked, BUDGET, Failure, Lookup, Match, Reply, Way, ask_encrypted, good};
 
 /// The largest datagram read, in octets; upstreams are told 1232.
 const DATAGRAM: usize = 4096;
@@ -234,7 +235,7 @@ impl Thread {
         if doubt || message.metadata.truncation {
             let (plain, asked, inbox) = (Arc::clone(plain), asked.clone(), Arc::clone(&self.inbox));
             self.runtime.spawn(async move {
-                let told = plain.by_tcp(&asked, doubt).await;
+                let told = timeout(BUDGET, plain.by_tcp(&asked, doubt)).await.unwrap_or(Err(Failure::Timeout));
                 inbox.push([Job::Told(number, attempt_number, told)]);
             });
             return;

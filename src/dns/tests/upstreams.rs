@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::doubles::Table;
 use super::fake::{Upstream, Via, now};
@@ -223,4 +223,34 @@ async fn slow_names_do_not_hold_up_others_on_one_connection() {
     connection.send(&question("slow2.wild.example", RecordType::A)).await;
     connection.0.shutdown().await.unwrap();
     assert_eq!(told(&connection.receive().await), ["192.0.2.1"], "who has said all may still listen");
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_comes_is_given_up() {
+    // Port 0 is free for UDP and may be taken for TCP: then it is tried again.
+    let (udp, tcp) = loop {
+        let udp = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        if let Ok(tcp) = tokio::net::TcpListener::bind(udp.local_addr().unwrap()).await {
+            break (udp, tcp);
+        }
+    };
+    let gateway =
+        Gateway::with(Some(Table::default()), &settings("127.0.0.1:0", &[udp.local_addr().unwrap().to_string()]));
+    let cut = tokio::spawn(async move {
+        let mut octets = [0; 512];
+        loop {
+            let (length, peer) = udp.recv_from(&mut octets).await.unwrap();
+            octets[2] |= 0x82;
+            udp.send_to(&octets[..length], peer).await.unwrap();
+        }
+    });
+    let held = tokio::spawn(async move {
+        let (mut stream, _) = tcp.accept().await.unwrap();
+        let mut octets = Vec::new();
+        tokio::time::timeout(Duration::from_secs(6), stream.read_to_end(&mut octets)).await.is_ok()
+    });
+    let answer = gateway.a("allowed.example").await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    assert!(held.await.unwrap(), "the connection stands still");
+    cut.abort();
 }
