@@ -106,12 +106,8 @@ impl Ports {
             Ok(_) => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             // That is about an earlier question, and told once only.
-            Err(error) if !port.waiting.is_empty() => {
-                self.broken.extend(
-                    port.waiting
-                        .drain(..)
-                        .map(|(_, flight)| (Errno::from_raw(error.raw_os_error().unwrap_or(0)), flight)),
-                );
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused && port.questions > 0 => {
+                self.broken.extend(port.waiting.drain(..).map(|(_, flight)| (Errno::ECONNREFUSED, flight)));
                 self.retire(slot);
                 return self.send(epoll, (upstream, address), asked, flight, now);
             }
@@ -195,9 +191,9 @@ impl Ports {
     }
 
     /// Nobody waits for that answer any more.
-    pub fn leave(&mut self, place: Place) {
+    pub fn leave(&mut self, place: Place, flight: Number) {
         if let Some(port) = &mut self.slots[place.slot] {
-            port.waiting.retain(|(id, _)| *id != place.id);
+            port.waiting.retain(|waiting| *waiting != (place.id, flight));
             if port.retired {
                 self.close_if_idle(place.slot);
             }
@@ -306,11 +302,13 @@ mod tests {
         let places: Vec<Place> = (0..200).map(|flight| harbour.ask(flight, Duration::ZERO).0).collect();
         let open = harbour.open();
         assert!(open > CHOICE / 2 && open <= CHOICE, "{open}");
-        places[1..].iter().for_each(|place| harbour.ports.leave(*place));
+        (1..).zip(&places[1..]).for_each(|(flight, place)| harbour.ports.leave(*place, flight));
         assert_eq!(harbour.open(), open, "they may ask more");
         harbour.ports.look(harbour.start + LONGEST);
         assert_eq!(harbour.open(), 1, "one is waited for");
-        harbour.ports.leave(places[0]);
+        harbour.ports.leave(places[0], 1);
+        assert_eq!(harbour.open(), 1, "that was somebody else's");
+        harbour.ports.leave(places[0], 0);
         assert_eq!((harbour.open(), harbour.ports.next_look()), (0, None));
     }
 
@@ -322,7 +320,7 @@ mod tests {
                 let after = Duration::from_secs(second);
                 harbour.ports.look(harbour.start + after);
                 let (place, port, _) = harbour.ask(second, after);
-                harbour.ports.leave(place);
+                harbour.ports.leave(place, second);
                 port
             })
             .collect();

@@ -96,8 +96,8 @@ impl Thread {
             for event in events[..count].iter().filter(|event| event.data() != INBOX) {
                 self.receive(event.data() as usize, &mut buffer, now);
             }
-            self.break_off(now);
             self.see_to_what_is_due(now);
+            self.break_off(now);
             if !self.landed.is_empty() {
                 arrivals.land(std::mem::take(&mut self.landed), now);
             }
@@ -220,7 +220,7 @@ impl Thread {
         let Some([high, low, ..]) = datagram.get(..2) else { return };
         let id = u16::from_be_bytes([*high, *low]);
         let Some((place, number)) = self.ports.awaited(slot, id) else { return };
-        let Some(flight) = self.flights.get_mut(&number) else { return self.ports.leave(place) };
+        let Some(flight) = self.flights.get_mut(&number) else { return self.ports.leave(place, number) };
         let Some(attempt) = flight.open.iter_mut().find(|attempt| attempt.place == Some(place)) else { return };
         let (Some(asked), Way::Plain(plain)) = (&attempt.asked, self.shared.pool.way(attempt.upstream)) else { return };
         let spelling = asked.answered(datagram);
@@ -228,7 +228,7 @@ impl Thread {
             return;
         }
         let Ok(message) = Message::from_vec(datagram) else { return };
-        self.ports.leave(place);
+        self.ports.leave(place, number);
         attempt.place = None;
         let doubt = plain.keeps_case() && spelling == Match::Spelling;
         let attempt_number = attempt.number;
@@ -249,7 +249,7 @@ impl Thread {
         let Some(place) = flight.open.iter().position(|open| open.number == attempt) else { return };
         let attempt = flight.open.swap_remove(place);
         if let Some(place) = attempt.place {
-            self.ports.leave(place);
+            self.ports.leave(place, number);
         }
         match result.and_then(good) {
             Ok(reply) => {
@@ -289,7 +289,7 @@ impl Thread {
     fn end(&mut self, number: Number, outcome: &Outcome, stored: Option<Arc<Stored>>) {
         let Some(flight) = self.flights.remove(&number) else { return };
         self.by_key.remove(&flight.key);
-        flight.open.iter().filter_map(|attempt| attempt.place).for_each(|place| self.ports.leave(place));
+        flight.open.iter().filter_map(|attempt| attempt.place).for_each(|place| self.ports.leave(place, number));
         for waiter in flight.waiters {
             self.arrive(waiter, outcome, stored.as_ref());
         }
@@ -308,15 +308,21 @@ impl Thread {
         }
     }
 
-    /// Those whose sockets lead nowhere.
+    /// Those whose sockets lead nowhere ask somebody else, until there is nobody: each look-up has a few questions only.
     fn break_off(&mut self, now: Instant) {
-        for (error, number) in self.ports.broken() {
-            let Some(flight) = self.flights.get(&number) else { continue };
-            let gone = |attempt: &&Attempt| attempt.place.is_some_and(|place| !self.ports.awaits(place, number));
-            let Some(attempt) = flight.open.iter().find(gone) else { continue };
-            let Way::Plain(plain) = self.shared.pool.way(attempt.upstream) else { continue };
-            let failure = plain.broken(&error.into());
-            self.told(number, attempt.number, Err(failure), now);
+        loop {
+            let broken = self.ports.broken();
+            if broken.is_empty() {
+                return;
+            }
+            for (error, number) in broken {
+                let Some(flight) = self.flights.get(&number) else { continue };
+                let gone = |attempt: &&Attempt| attempt.place.is_some_and(|place| !self.ports.awaits(place, number));
+                let Some(attempt) = flight.open.iter().find(gone) else { continue };
+                let Way::Plain(plain) = self.shared.pool.way(attempt.upstream) else { continue };
+                let failure = plain.broken(&error.into());
+                self.told(number, attempt.number, Err(failure), now);
+            }
         }
     }
 
