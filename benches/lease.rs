@@ -17,15 +17,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use measure::upstream::{Upstream, epoch};
+use measure::upstream::{ADDRESS as UPSTREAM, Upstream, epoch, name_in};
 use measure::{
     Table, bar, first_in_line, first_in_line_process, median, memory, ms, percentile, pin_process, pin_this_thread,
     quick, ratio, rounds, spread, take_turns_process, wanted,
 };
 use world::{Agent, World};
 
-/// Where the fast upstream listens, in the internet.
-const UPSTREAM: &str = "45.60.255.2:5300";
 /// The gateway's processor in the race; everything else runs on the other one.
 const SERVER_CPU: usize = 0;
 const OTHER_CPU: usize = 1;
@@ -38,7 +36,7 @@ const FLOOD_TIME: Duration = Duration::from_secs(5);
 fn main() {
     let Some(mut world) = World::build() else { return };
     let upstream = upstream(&world);
-    configure(&world);
+    name_in(&world.gateway.path("clawgress.toml"), "");
     world.gateway.enforce(json!({ "version": 1, "scope": { "interfaces": ["lan1", "lan2"] },
         "allow": { "domains": ["*.bench.example.com"], "ips": ["10.66.0.0/16"] } }));
     first_in_line();
@@ -54,16 +52,6 @@ fn main() {
         take_turns_process(world.gateway.pid().expect("the daemon runs"));
         silence(&world, &upstream);
     }
-}
-
-/// The lab's settings with the fast upstream instead of the lab's own.
-fn configure(world: &World) {
-    let file = world.gateway.path("clawgress.toml");
-    let text = std::fs::read_to_string(&file).expect("the lab has written it");
-    let text =
-        text.replace(r#"upstreams = ["9.9.9.9"]"#, &format!("upstreams = [\"{UPSTREAM}\"]\nqueries_per_second = 0"));
-    assert!(text.contains(UPSTREAM), "the lab's settings have another form now");
-    std::fs::write(&file, text).expect("the temporary directory is writable");
 }
 
 fn upstream(world: &World) -> Arc<Upstream> {

@@ -17,16 +17,12 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use serde_json::json;
 
+use measure::million::{FIRST, IN_FORCE, PEAK, RESIDENT};
 use measure::{Table, bar, median, memory, percentile, rounds, spread, timed};
 use world::World;
 
 /// Rules of the list.
 const SIZE: u32 = 1_000_000;
-/// Bars of the specification: first answer, in force (milliseconds), resident (MB), highest to resident while it changes.
-const FIRST: f64 = 1000.0;
-const IN_FORCE: f64 = 1000.0;
-const RESIDENT: f64 = 100.0;
-const PEAK: f64 = 2.2;
 
 fn main() {
     let Some(mut world) = World::build() else { return };

@@ -18,13 +18,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use measure::upstream::{Upstream, question};
+use measure::million::{FIRST, IN_FORCE, PEAK, RESIDENT};
+use measure::upstream::{ADDRESS as UPSTREAM, Upstream, name_in, question};
 use measure::{Table, bar, median, memory, ms, pin_this_thread, quick, rounds, spread, timed};
 use peers::Rules;
 use world::World;
 
-/// Where the fast upstream listens, in the internet.
-const UPSTREAM: &str = "45.60.255.2:5300";
 /// Where the daemon listens.
 const OURS: &str = "127.0.0.1:53";
 /// The daemon's processor; everything else runs on the other one.
@@ -38,22 +37,12 @@ const START: Duration = Duration::from_secs(60);
 const TIDY: Duration = Duration::from_secs(3);
 /// Questions a second while rules change.
 const RATE: f64 = 5000.0;
-/// Bars of the specification: first answer, in force (milliseconds), resident (MB), highest to resident while it changes.
-const FIRST: f64 = 1000.0;
-const IN_FORCE: f64 = 1000.0;
-const RESIDENT: f64 = 100.0;
-const PEAK: f64 = 2.2;
 
 fn main() {
     let Some(mut world) = World::build() else { return };
     let socket = world.internet.peer.netns.enter(|| UdpSocket::bind(UPSTREAM)).expect("the port is free");
     Upstream::start(socket, OTHER_CPU);
-    let listen = format!("upstreams = [\"{UPSTREAM}\"]\nqueries_per_second = 0\nreceivers = 1");
-    let file = world.gateway.path("clawgress.toml");
-    let text = std::fs::read_to_string(&file).expect("the lab has written it");
-    let text = text.replace(r#"upstreams = ["9.9.9.9"]"#, &listen);
-    assert!(text.contains(UPSTREAM), "the lab's settings have another form now");
-    std::fs::write(&file, text).expect("the temporary directory is writable");
+    name_in(&world.gateway.path("clawgress.toml"), "receivers = 1");
     pin_this_thread(OTHER_CPU);
     let rules = Rules(if quick() { 100_000 } else { 1_000_000 });
     let texts = [0, 1].map(|more| policy(rules, more));

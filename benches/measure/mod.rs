@@ -134,6 +134,14 @@ pub fn bar(met: bool, text: &str) -> String {
     format!("{text} {}", if met { "met" } else { "MISSED" })
 }
 
+/// Bars of the specification for a million rules: first answer, in force (milliseconds), resident (MB), highest to resident.
+pub mod million {
+    pub const FIRST: f64 = 1000.0;
+    pub const IN_FORCE: f64 = 1000.0;
+    pub const RESIDENT: f64 = 100.0;
+    pub const PEAK: f64 = 2.2;
+}
+
 /// Rows under a title, printed with aligned columns.
 pub struct Table {
     title: String,

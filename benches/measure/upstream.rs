@@ -1,6 +1,7 @@
 //! An upstream that answers every question of type A at once, so that what is measured is the server in front of it.
 
 use std::net::UdpSocket;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -19,6 +20,18 @@ pub struct Upstream {
 pub fn epoch() -> Instant {
     static EPOCH: OnceLock<Instant> = OnceLock::new();
     *EPOCH.get_or_init(Instant::now)
+}
+
+/// Where it listens in the lab's internet.
+pub const ADDRESS: &str = "45.60.255.2:5300";
+
+/// Has the lab's settings name it as the only upstream, and no budget of queries; `more`: further lines of `[dns]`.
+pub fn name_in(file: &Path, more: &str) {
+    let text = std::fs::read_to_string(file).expect("the lab has written it");
+    let lines = format!("upstreams = [\"{ADDRESS}\"]\nqueries_per_second = 0\n{more}");
+    let text = text.replace(r#"upstreams = ["9.9.9.9"]"#, &lines);
+    assert!(text.contains(ADDRESS), "the lab's settings have another form now");
+    std::fs::write(file, text).expect("the temporary directory is writable");
 }
 
 impl Upstream {

@@ -10,7 +10,7 @@ use hickory_proto::rr::{RData, Record};
 
 use super::filter::negative_ttl;
 use super::quick::Template;
-use super::upstream::Lookup;
+use super::upstream::{Lookup, part};
 use crate::core::lease::MAX_LEASE;
 
 /// Parts of the store, each with a lock of its own, so that receivers seldom meet.
@@ -192,9 +192,7 @@ impl Cache {
     }
 
     fn shard(&self, key: &[u8]) -> std::sync::MutexGuard<'_, Shard> {
-        // FNV-1a: the parts need not be even, only not one.
-        let sum = key.iter().fold(0x811c_9dc5_u32, |sum, octet| (sum ^ u32::from(*octet)).wrapping_mul(0x0100_0193));
-        self.shards[sum as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[part(key, SHARDS)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

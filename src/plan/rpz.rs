@@ -15,6 +15,7 @@
 //! Lists in files are in them line by line, the names that they make an exception of as what the rest of the policy says
 //! of them. Zones speak of names only. Ports, addresses and denied links inside a CNAME chain need the gateway itself.
 
+mod closure;
 mod edition;
 mod image;
 mod owners;

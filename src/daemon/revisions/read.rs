@@ -24,9 +24,9 @@ pub struct Read {
     pub lists_trouble: Vec<String>,
 }
 
-/// Validates and prepares a policy, its files included. A large one takes some 100 ms, so this is done on a thread of its own that ends with
-/// it: what the allocator keeps of its memory serves the next one, whichever worker that runs on. `parsed`: what `text`
-/// says, if that is known already.
+/// Validates and prepares a policy, its files included. A large one takes some 100 ms, so this is done on a thread of its
+/// own that ends with it: what the allocator keeps of its memory serves the next one, whichever worker that runs on.
+/// `parsed`: what `text` says, if that is known already.
 pub(super) fn read(
     text: &str,
     parsed: Option<Parsed>,

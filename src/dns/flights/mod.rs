@@ -23,7 +23,7 @@ use super::datagram::Head;
 use super::pending::Ticket;
 use super::resolver::Found;
 use super::service::Client;
-use super::upstream::{Failure, Lookup, Pool, Reply};
+use super::upstream::{Failure, Lookup, Pool, Reply, part};
 use crate::core::lease::{Acked, LeaseError};
 
 /// Look-ups open at once at most, over all threads. Each holds a little memory while it waits.
@@ -197,9 +197,7 @@ impl Flights {
 
     /// Whose share a key is.
     pub fn share(&self, key: &[u8]) -> usize {
-        // FNV-1a: the shares need not be even.
-        let sum = key.iter().fold(0x811c_9dc5_u32, |sum, octet| (sum ^ u32::from(*octet)).wrapping_mul(0x0100_0193));
-        sum as usize % self.inboxes.len()
+        part(key, self.inboxes.len())
     }
 
     /// Room for the jobs of a batch.

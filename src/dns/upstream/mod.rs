@@ -68,6 +68,13 @@ impl Lookup {
     }
 }
 
+/// To which of so many parts a key belongs. They need not be even, only not one.
+pub(super) fn part(key: &[u8], parts: usize) -> usize {
+    // FNV-1a.
+    let sum = key.iter().fold(0x811c_9dc5_u32, |sum, octet| (sum ^ u32::from(*octet)).wrapping_mul(0x0100_0193));
+    sum as usize % parts
+}
+
 /// An upstream's answer.
 #[derive(Debug)]
 pub(super) struct Reply {

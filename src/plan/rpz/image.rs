@@ -2,11 +2,12 @@
 //! owner, some ten octets more than the names themselves have.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 
 use sha2::{Digest as _, Sha256};
 
 use super::Action;
+use super::closure::close;
 use super::owners::{Placed, Rule};
 
 /// Octets in front of an owner: what happens to it, and how long it is.
@@ -49,50 +50,20 @@ impl Heap {
         places.dedup_by(|later, first| at(block, *later).0 == at(block, *first).0);
     }
 
-    fn records(&self) -> impl Iterator<Item = (&str, Action)> {
+    fn records(&self) -> impl Iterator<Item = (&str, Action)> + Clone {
         self.places.iter().map(|place| at(&self.block, *place))
     }
 
-    /// Every name that exists below a wildcard gets what the wildcard says, and a wildcard of its own: by RFC 4592 the
-    /// wildcard does not cover it.
+    /// Adds what the records entail ([`close`]).
     fn close(&mut self, room: usize) {
-        let wildcards: HashMap<&str, Action> =
-            self.records().filter_map(|(owner, action)| Some((owner.strip_prefix("*.")?, action))).collect();
-        if wildcards.is_empty() {
+        let mut more = Self::default();
+        let Ok(()) = close(self.records(), room, |owner, action| {
+            more.push(owner, action);
+            Ok::<_, Infallible>(())
+        });
+        if more.places.is_empty() {
             return;
         }
-        let above = |node: &str| {
-            let mut rest = node;
-            while let Some((_, up)) = rest.split_once('.') {
-                rest = up;
-                if let Some(action) = wildcards.get(rest) {
-                    return Some(*action);
-                }
-            }
-            None
-        };
-        let mut more = Self::default();
-        let mut seen = HashSet::new();
-        for (owner, _) in self.records() {
-            let mut node = owner.strip_prefix("*.").unwrap_or(owner);
-            loop {
-                if let Some(action) = above(node) {
-                    // Names above one that was looked at were looked at as well.
-                    if !seen.insert(node) {
-                        break;
-                    }
-                    more.push(node, action);
-                    if node.len() + 2 <= room {
-                        more.push(&format!("*.{node}"), action);
-                    }
-                }
-                match node.split_once('.') {
-                    Some((_, up)) => node = up,
-                    None => break,
-                }
-            }
-        }
-        drop(seen);
         // What was written speaks before what follows from it: it came first.
         let shift = self.block.len();
         self.block.extend(more.block);
@@ -168,7 +139,7 @@ impl Image {
     }
 
     /// All records by owner.
-    pub fn records(&self) -> impl Iterator<Item = (&str, Action)> {
+    pub fn records(&self) -> impl Iterator<Item = (&str, Action)> + Clone {
         let mut place = 0;
         std::iter::from_fn(move || {
             let (owner, action, next) = self.record(place)?;

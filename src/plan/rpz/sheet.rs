@@ -1,10 +1,11 @@
 //! A zone as text, each record with the line of the policy that it comes from. Some forty octets more than the names have
 //! while it is made, and written piece by piece.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt::{self, Write};
 
 use super::Action;
+use super::closure::close;
 use super::owners::{Line, Lists, Placed, Rule};
 
 /// No remark, no wildcard.
@@ -87,48 +88,13 @@ impl Sheet {
         self.rows = rows;
     }
 
-    /// The closure under RFC 4592: a wildcard covers nothing at and below a name that exists, and every owner makes itself
-    /// and all names above it exist. So each existing name below a wildcard gets the action itself, and a wildcard of its
-    /// own.
+    /// Adds what the rows entail ([`close`]).
     fn close(&mut self, room: usize) -> fmt::Result {
         let mut more = Self::default();
-        {
-            let wildcards: HashMap<&str, &Row> =
-                self.rows.iter().filter_map(|row| Some((self.owner(row).strip_prefix("*.")?, row))).collect();
-            if wildcards.is_empty() {
-                return Ok(());
-            }
-            let above = |node: &str| {
-                let mut rest = node;
-                while let Some((_, up)) = rest.split_once('.') {
-                    rest = up;
-                    if let Some(row) = wildcards.get(rest) {
-                        return Some(*row);
-                    }
-                }
-                None
-            };
-            let mut seen = HashSet::new();
-            for row in &self.rows {
-                let owner = self.owner(row);
-                let mut node = owner.strip_prefix("*.").unwrap_or(owner);
-                loop {
-                    if let Some(wildcard) = above(node) {
-                        // Names above one that was looked at were looked at as well.
-                        if !seen.insert(node) {
-                            break;
-                        }
-                        more.follow(node, wildcard)?;
-                        if node.len() + 2 <= room {
-                            more.follow(&format!("*.{node}"), wildcard)?;
-                        }
-                    }
-                    match node.split_once('.') {
-                        Some((_, up)) => node = up,
-                        None => break,
-                    }
-                }
-            }
+        let rows = self.rows.iter().map(|row| (self.owner(row), row));
+        close(rows, room, |owner, wildcard| more.follow(owner, wildcard))?;
+        if more.rows.is_empty() {
+            return Ok(());
         }
         let shift = u32::try_from(self.names.len()).map_err(|_| fmt::Error)?;
         u32::try_from(self.names.len() + more.names.len()).map_err(|_| fmt::Error)?;
