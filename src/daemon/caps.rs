@@ -32,6 +32,8 @@ const LEAD: TimeDelta = TimeDelta::milliseconds(10);
 const LEAD_OF_EACH: TimeDelta = TimeDelta::microseconds(50);
 /// When a turn is tried again that disk or kernel refused.
 const AGAIN_LATER: TimeDelta = TimeDelta::seconds(1);
+/// How long nothing is heard before it is looked whether there is still a cap, milliseconds.
+const GLANCE: u16 = 1000;
 /// After an error on the watching socket.
 const AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -323,13 +325,20 @@ pub async fn usage(office: &Arc<Office>) -> (Vec<CapUse>, Option<Check>) {
     }
 }
 
-/// Listens for caps that are used up. Its thread ends with the process.
-pub fn listen(gate: Handle) {
+/// Listens for caps that are used up, while there are any: to whoever listens the kernel writes a message about each element
+/// that comes or goes. `changed`: another policy is in force. Its thread ends with the process.
+pub fn listen(gate: Handle, mut changed: tokio::sync::watch::Receiver<()>) {
     let runtime = tokio::runtime::Handle::current();
     let work = move || {
         let _guard = EndsTheProcess("the watch over exfil caps");
         let Ok(port) = runtime.block_on(gate.run(|gate| gate.kernel().port())) else { return };
-        loop {
+        let none = || runtime.block_on(gate.run(|gate| gate.state.caps.is_empty()));
+        'listening: loop {
+            match none() {
+                Ok(false) => {}
+                Ok(true) if runtime.block_on(changed.changed()).is_ok() => continue,
+                _ => return,
+            }
             let mut watch = match Watch::open(port) {
                 Ok(watch) => watch,
                 Err(error) => {
@@ -342,9 +351,18 @@ pub fn listen(gate: Handle) {
             if runtime.block_on(gate.run(Gate::look_at_caps)).is_err() {
                 return;
             }
-            while let Ok(event) = watch.wait() {
+            while let Ok(event) = watch.wait_for(GLANCE) {
+                // What is in force no more is none to listen for.
+                if changed.has_changed().is_ok_and(|changed| changed) {
+                    changed.mark_unchanged();
+                    match none() {
+                        Ok(false) => {}
+                        Ok(true) => continue 'listening,
+                        Err(_) => return,
+                    }
+                }
                 let mut stopped = BTreeSet::new();
-                let mut next = Some(event);
+                let mut next = event;
                 // Those that wait go together: one write, one transaction.
                 let heard = loop {
                     match next {

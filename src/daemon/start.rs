@@ -19,7 +19,7 @@ use super::recorder::Recorder;
 use super::revisions::{Author, Last, Revisions, keep_promises};
 use super::telemetry::Telemetry;
 use super::{alive, caps, control, held, lists, timeline, watch, world, zones};
-use crate::nft::{Kernel, Options};
+use crate::nft::{Kernel, KernelError, Options, Removals};
 use crate::plan::situation::Reports;
 use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
@@ -82,12 +82,14 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
     let recorder = Recorder::start(&settings)?;
     let (last, damage) = Last::of(&store);
     let policy = last.as_ref().and_then(Last::policy);
-    let (gate, owned) = open_gate(&settings, policy, &listen, recorder.reports)?;
-    let judge = gate.judge();
-    let (changed, changed_too, due) = (gate.changed(), gate.changed(), gate.recharge_due());
-    let (handle, thread) = gate.spawn().context("cannot start the gate's thread")?;
+    let (mut gate, owned) = open_gate(&settings, policy, &listen, recorder.reports)?;
     // Before the first change, so that what it ends is counted.
-    let telemetry = Telemetry::start(&settings.state_dir)?;
+    let removals = removals(&mut gate, owned).context("cannot listen to what ends in the packet filter")?;
+    let judge = gate.judge();
+    let (changed, changed_too, may_have_caps) = (gate.changed(), gate.changed(), gate.changed());
+    let due = gate.recharge_due();
+    let (handle, thread) = gate.spawn().context("cannot start the gate's thread")?;
+    let telemetry = Telemetry::start(&settings.state_dir, removals)?;
     let notes = Arc::clone(&telemetry.notes);
     let decided = Decided::new(Arc::clone(&judge), handle.clone(), recorder.sender.clone(), notes);
     let bound = bound.observed_by(Arc::new(decided.clone()));
@@ -145,7 +147,7 @@ async fn work(settings: Settings, store: Store, socket: UnixListener, signals: S
     if !owned {
         watch::table(handle.clone());
     }
-    caps::listen(handle.clone());
+    caps::listen(handle.clone(), may_have_caps);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     info!("ready");
     until_told(&office, signals).await;
@@ -234,6 +236,17 @@ fn open_gate(
     let judge = Arc::new(ArcSwapOption::<Snapshot>::empty());
     let gate = Gate::open(kernel, world, last, judge, &settings.state_dir)?;
     Ok((gate, owned))
+}
+
+/// What ends elements that count: only ourselves, where nobody else may change the table. Listening to everybody has a
+/// price: a message from the kernel for each element that comes or goes.
+fn removals(gate: &mut Gate, owned: bool) -> Result<Removals, KernelError> {
+    if !owned {
+        return Removals::of_anybody();
+    }
+    let (removals, teller) = Removals::of_writer()?;
+    gate.kernel().tell(teller)?;
+    Ok(removals)
 }
 
 fn report(revisions: &Revisions) {

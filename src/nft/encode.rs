@@ -6,7 +6,7 @@ use super::elements::{self, Elements, MAX_COMMENT};
 use super::error::{KernelError, describe};
 use super::exprs;
 use super::library::Library;
-use super::message::{CREATE, INET, Writer};
+use super::message::{CREATE, ECHO, INET, Writer};
 use super::objects;
 use super::pieces::c_text;
 use super::uapi::{self, chain, msg, set, table};
@@ -25,6 +25,8 @@ pub(super) struct Dialect {
     pub(super) destroy: bool,
     /// The table is to have an owner and to outlive it.
     pub(super) own: bool,
+    /// The kernel is to say what removed elements had counted.
+    pub(super) report: bool,
 }
 
 /// Where a message came from.
@@ -126,7 +128,10 @@ impl Encoder<'_> {
                 elements::declare(&mut self.writer, checked(name)?, spec, id);
             }
             Op::DelSet(name) => self.named(msg::DEL_SET, Some((set::NAME, checked(name)?))),
-            Op::FlushSet(name) => elements::whole_set(&mut self.writer, msg::DEL_ELEMENTS, 0, checked(name)?),
+            Op::FlushSet(name) => {
+                let flags = if self.dialect.report { ECHO } else { 0 };
+                elements::whole_set(&mut self.writer, msg::DEL_ELEMENTS, flags, checked(name)?);
+            }
             Op::Fill(name, elements) => return self.add(index, checked(name)?, elements.iter()),
             Op::AddElements(name, list) => return self.add(index, checked(name)?, pairs(list)),
             Op::DelElements(name, keys) => {
@@ -190,8 +195,12 @@ impl Encoder<'_> {
     }
 
     fn remove<'k>(&mut self, index: usize, name: &str, keys: impl Iterator<Item = &'k Key>) {
+        let mut keys = keys.peekable();
+        // Those of marks count.
+        let report = self.dialect.report && matches!(keys.peek(), Some(Key::Mark(_)));
+        let flags = if report { ECHO } else { 0 };
         if self.dialect.destroy {
-            let mut writer = Elements::new(&mut self.writer, msg::DESTROY_ELEMENTS, 0, name);
+            let mut writer = Elements::new(&mut self.writer, msg::DESTROY_ELEMENTS, flags, name);
             for key in keys {
                 writer.push(key, None);
             }
@@ -204,7 +213,7 @@ impl Encoder<'_> {
             if self.absent.contains(&(index, place)) {
                 continue;
             }
-            let mut writer = Elements::new(&mut self.writer, msg::DEL_ELEMENTS, 0, name);
+            let mut writer = Elements::new(&mut self.writer, msg::DEL_ELEMENTS, flags, name);
             writer.push(key, None);
             writer.finish();
             self.origins.push(Origin { op: index, removes: Some(place) });

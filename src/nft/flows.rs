@@ -94,7 +94,7 @@ pub fn reclassify<'t>(flows: impl IntoIterator<Item = (&'t Tracked, u32)>) -> Re
         writer.end();
         writer.acknowledge_last();
         sequence = writer.next_sequence();
-        let refusals = match socket.transact(&writer.octets, begin, begin)? {
+        let refusals = match socket.transact(&writer.octets, begin, begin, |_| ())? {
             Outcome::Done => Vec::new(),
             Outcome::Refused(refusals) => refusals,
         };

@@ -21,6 +21,8 @@ pub(super) const ACK: u16 = libc::NLM_F_ACK as u16;
 pub(super) const DUMP: u16 = libc::NLM_F_DUMP as u16;
 /// `NLM_F_CREATE`.
 pub(super) const CREATE: u16 = libc::NLM_F_CREATE as u16;
+/// `NLM_F_ECHO`: the sender gets the events that this message causes, as if it had subscribed to them.
+pub(super) const ECHO: u16 = libc::NLM_F_ECHO as u16;
 /// `NFPROTO_INET`.
 pub(super) const INET: u8 = libc::NFPROTO_INET as u8;
 /// `NFPROTO_UNSPEC`: a dump of every family.

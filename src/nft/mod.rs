@@ -32,13 +32,13 @@ pub use self::library::{give_back_memory, keep_large_blocks_apart};
 pub use self::objects::HeldObject;
 pub use self::receiver::Receiver;
 pub use self::tally::{Count, Tally};
-pub use self::usage::{Removal, Removals};
+pub use self::usage::{Removal, Removals, Teller};
 pub use self::watch::{Event, Process, Watch};
 
 use self::encode::{Absent, Batch, Dialect, Origin};
 use self::error::describe;
 use self::library::Library;
-use self::message::{ACK, INET, Writer};
+use self::message::{ACK, INET, Message, Writer};
 use self::socket::{Outcome, Refusal, Socket};
 use self::uapi::{generation, msg, set, table};
 use crate::plan::ops::Op;
@@ -46,6 +46,10 @@ use crate::plan::ops::Op;
 /// How often a transaction for a kernel without "destroy" is tried: each refusal names the elements that were gone,
 /// and only elements that expire in between need one more try.
 const TRIES: usize = 16;
+
+/// Octets that the kernel may need to say what all elements with marks had counted: at most 524 288 (four maps of
+/// [`crate::core::classes`]' numbers), some 370 octets each.
+const ROOM_FOR_REMOVALS: usize = 256 << 20;
 
 /// How to use the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,6 +78,7 @@ pub struct Kernel {
     options: Options,
     features: Features,
     sequence: u32,
+    teller: Option<Teller>,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -92,7 +97,7 @@ impl Kernel {
         let mut socket = Socket::open()?;
         socket.enlarge()?;
         let features = Features { destroy: false, owner: false };
-        let mut kernel = Self { socket, library: Library::new(), options, features, sequence: 1 };
+        let mut kernel = Self { socket, library: Library::new(), options, features, sequence: 1, teller: None };
         kernel.generation()?;
         if !options.old_kernel {
             kernel.features = Features { destroy: kernel.probe_destroy()?, owner: kernel.probe_owner()? };
@@ -112,13 +117,25 @@ impl Kernel {
         self.socket.port()
     }
 
+    /// From now on tells what elements with marks as keys had counted when this writer removed them, and when it removed
+    /// the table. Other writers must not be able to: nobody tells of theirs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotPermitted`] without CAP_NET_ADMIN.
+    pub fn tell(&mut self, teller: Teller) -> Result<(), KernelError> {
+        self.socket.hold(ROOM_FOR_REMOVALS)?;
+        self.teller = Some(teller);
+        Ok(())
+    }
+
     /// Does all operations at once, or none.
     ///
     /// # Errors
     /// Names the operation that the kernel refused. [`ErrorKind::NotAdoptable`]: [`Op::AddTable`] found a table without
     /// owner although [`Options::own_table`] is set. [`ErrorKind::Unknown`] only if answers were lost.
     pub fn commit(&mut self, ops: &[Op]) -> Result<(), KernelError> {
-        let dialect = Dialect { destroy: self.features.destroy, own: self.options.own_table && self.features.owner };
+        let own = self.options.own_table && self.features.owner;
+        let dialect = Dialect { destroy: self.features.destroy, own, report: self.teller.is_some() };
         let mut absent = Absent::new();
         for _ in 0..TRIES {
             let batch = encode::encode(ops, dialect, &absent, &mut self.library, self.sequence)?;
@@ -126,7 +143,19 @@ impl Kernel {
                 return Ok(());
             }
             let begin = std::mem::replace(&mut self.sequence, batch.next);
-            let refusals = match self.socket.transact(&batch.octets, begin, batch.last)? {
+            let mut removals = Vec::new();
+            let hear = |message: Option<&Message<'_>>| match message {
+                Some(message) => removals.extend(usage::removal(message).into_iter().flatten()),
+                None => removals.push(Removal::Lost),
+            };
+            let outcome = self.socket.transact(&batch.octets, begin, batch.last, hear);
+            if let Some(teller) = &self.teller {
+                if matches!(outcome, Ok(Outcome::Done)) && ops.contains(&Op::DelTable) {
+                    removals.push(Removal::Table);
+                }
+                teller.tell(removals);
+            }
+            let refusals = match outcome? {
                 Outcome::Done => return Ok(()),
                 Outcome::Refused(refusals) => refusals,
             };
@@ -196,7 +225,7 @@ impl Kernel {
         let last = writer.next_sequence().wrapping_sub(1);
         writer.batch_mark(libc::NFNL_MSG_BATCH_END);
         let begin = std::mem::replace(&mut self.sequence, writer.next_sequence());
-        match self.socket.transact(&writer.octets, begin, last)? {
+        match self.socket.transact(&writer.octets, begin, last, |_| ())? {
             Outcome::Done => Ok(Vec::new()),
             Outcome::Refused(refusals) => Ok(refusals),
         }

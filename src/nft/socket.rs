@@ -209,8 +209,15 @@ impl Socket {
     }
 
     /// Sends a batch and reads the answers; `begin` is the number of its first message, `last` of the message that asks
-    /// for an answer, behind which only the batch's end stands.
-    pub(super) fn transact(&mut self, octets: &[u8], begin: u32, last: u32) -> Result<Outcome, KernelError> {
+    /// for an answer, behind which only the batch's end stands. `event` gets the events that the batch caused, as far as
+    /// it asked for them, and `None` if some were lost.
+    pub(super) fn transact(
+        &mut self,
+        octets: &[u8],
+        begin: u32,
+        last: u32,
+        mut event: impl FnMut(Option<&Message<'_>>),
+    ) -> Result<Outcome, KernelError> {
         self.send(octets)?;
         let mut refusals = Vec::new();
         let mut done = false;
@@ -226,6 +233,11 @@ impl Socket {
                 Err(errno) => return Err(KernelError::socket("read the kernel's answer", errno)),
             };
             for message in Messages(datagram) {
+                // Events of elements have no number.
+                if message.nft().is_some() {
+                    event(Some(&message));
+                    continue;
+                }
                 // Not an answer to an earlier question that was given up.
                 if message.sequence.wrapping_sub(begin) > last.wrapping_sub(begin) + 1 {
                     continue;
@@ -236,6 +248,9 @@ impl Socket {
                     None => {}
                 }
             }
+        }
+        if lost {
+            event(None);
         }
         if !refusals.is_empty() {
             return Ok(Outcome::Refused(refusals));

@@ -1,9 +1,14 @@
 //! What the elements of a map have counted, and what they had counted when they were removed: the kernel tells it with
 //! the removal, so nothing falls between the last reading and the end.
+//!
+//! Who owns the table is the only one who removes anything, and has the kernel tell it just that
+//! (docs/decisions/0022). Where anybody may, all changes are listened to.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::error::KernelError;
 use super::held::{HeldElement, marked};
@@ -11,6 +16,9 @@ use super::message::{INET, Message, Messages};
 use super::socket::Socket;
 use super::uapi::{list, msg, table};
 use crate::plan::ir::TABLE;
+
+/// Removals that may wait for who takes them in; more than twice as many as there are elements that count.
+const MOST: usize = 1 << 20;
 
 /// What happened to counters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,22 +38,50 @@ pub enum Removal {
     Lost,
 }
 
-/// Listens to removals.
+/// Where removals are heard of.
 #[derive(Debug)]
-pub struct Removals {
-    socket: Socket,
+pub struct Removals(Ears);
+
+#[derive(Debug)]
+enum Ears {
+    /// The kernel, whoever changes something.
+    All(Socket),
+    /// The writer of this process.
+    Own(Arc<Board>),
+}
+
+/// Tells what a writer removed; see [`super::Kernel::tell`].
+#[derive(Clone, Debug)]
+pub struct Teller(Arc<Board>);
+
+/// What was told and is not taken in yet.
+#[derive(Debug)]
+struct Board {
+    bell: EventFd,
+    told: Mutex<Vec<Removal>>,
 }
 
 impl Removals {
-    /// Listens from now on; what happens waits in the kernel until it is taken in.
+    /// Listens from now on to what anybody removes; what happens waits in the kernel until it is taken in.
     ///
     /// # Errors
     /// [`super::ErrorKind::NotPermitted`] without CAP_NET_ADMIN.
-    pub fn open() -> Result<Self, KernelError> {
+    pub fn of_anybody() -> Result<Self, KernelError> {
         let mut socket = Socket::open()?;
         socket.enlarge()?;
         socket.join(libc::NFNLGRP_NFTABLES as u32)?;
-        Ok(Self { socket })
+        Ok(Self(Ears::All(socket)))
+    }
+
+    /// Listens to what one writer removes, which must be the only one there is.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub fn of_writer() -> Result<(Self, Teller), KernelError> {
+        let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(|errno| KernelError::socket("make a bell for what is removed", errno))?;
+        let board = Arc::new(Board { bell, told: Mutex::default() });
+        Ok((Self(Ears::Own(Arc::clone(&board))), Teller(board)))
     }
 
     /// Takes in all that happened.
@@ -53,10 +89,22 @@ impl Removals {
     /// # Errors
     /// The socket's; it is of no use then.
     pub fn take(&mut self, mut each: impl FnMut(Removal)) -> Result<(), KernelError> {
+        let socket = match &mut self.0 {
+            Ears::All(socket) => socket,
+            Ears::Own(board) => {
+                // First the bell: what is told from now on rings again.
+                let _ = board.bell.read();
+                let told = std::mem::take(&mut *board.told.lock().unwrap_or_else(PoisonError::into_inner));
+                told.into_iter().for_each(each);
+                return Ok(());
+            }
+        };
         loop {
-            match self.socket.receive() {
+            match socket.receive() {
                 Ok(None) => return Ok(()),
-                Ok(Some(datagram)) => Messages(datagram).for_each(|message| one(&message, &mut each)),
+                Ok(Some(datagram)) => {
+                    Messages(datagram).filter_map(|message| removal(&message)).flatten().for_each(&mut each)
+                }
                 Err(Errno::ENOBUFS) => each(Removal::Lost),
                 Err(errno) => return Err(KernelError::socket("listen to changes of the packet filter", errno)),
             }
@@ -66,24 +114,44 @@ impl Removals {
 
 impl AsFd for Removals {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        match &self.0 {
+            Ears::All(socket) => socket.as_fd(),
+            Ears::Own(board) => board.bell.as_fd(),
+        }
     }
 }
 
-fn one(message: &Message<'_>, each: &mut impl FnMut(Removal)) {
+impl Teller {
+    /// Tells what a transaction removed.
+    pub(super) fn tell(&self, mut removals: Vec<Removal>) {
+        if removals.is_empty() {
+            return;
+        }
+        let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() + removals.len() > MOST {
+            // Nobody takes anything in: the disk hangs, say.
+            removals = if told.last() == Some(&Removal::Lost) { Vec::new() } else { vec![Removal::Lost] };
+        }
+        told.append(&mut removals);
+        drop(told);
+        let _ = self.0.bell.write(1);
+    }
+}
+
+/// What a message says of removals.
+pub(super) fn removal(message: &Message<'_>) -> Option<Vec<Removal>> {
     let attrs = message.attrs();
     // The table's name is attribute 1 of every kind.
     if message.family() != INET || attrs.text(table::NAME) != Some(TABLE) {
-        return;
+        return None;
     }
-    match message.nft() {
-        Some(msg::DEL_TABLE) => each(Removal::Table),
-        Some(msg::DEL_ELEMENTS) => {
-            let Some(map) = attrs.text(list::SET) else { return };
-            for (mark, element) in marked(attrs) {
-                each(Removal::Element { map: map.to_owned(), mark, element });
-            }
+    match message.nft()? {
+        msg::DEL_TABLE => Some(vec![Removal::Table]),
+        msg::DEL_ELEMENTS => {
+            let map = attrs.text(list::SET)?;
+            let element = |(mark, element)| Removal::Element { map: map.to_owned(), mark, element };
+            Some(marked(attrs).map(element).collect())
         }
-        _ => {}
+        _ => None,
     }
 }

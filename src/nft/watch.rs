@@ -68,14 +68,24 @@ impl Watch {
     /// The socket's; it is of no use then.
     pub fn wait(&mut self) -> Result<Event, KernelError> {
         loop {
-            if let Some(event) = self.try_next()? {
+            if let Some(event) = self.wait_for(PollTimeout::NONE)? {
                 return Ok(event);
             }
-            let mut descriptors = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut descriptors, PollTimeout::NONE) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(KernelError::socket("wait for changes of the packet filter", errno)),
-            }
+        }
+    }
+
+    /// Waits for an event, but not longer than that.
+    ///
+    /// # Errors
+    /// As [`Watch::wait`].
+    pub fn wait_for(&mut self, timeout: impl Into<PollTimeout>) -> Result<Option<Event>, KernelError> {
+        if let Some(event) = self.try_next()? {
+            return Ok(Some(event));
+        }
+        let mut descriptors = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut descriptors, timeout.into()) {
+            Ok(_) | Err(Errno::EINTR) => self.try_next(),
+            Err(errno) => Err(KernelError::socket("wait for changes of the packet filter", errno)),
         }
     }
 

@@ -125,3 +125,18 @@ fn strip(value: &mut serde_json::Value) {
         _ => {}
     }
 }
+
+/// How many sockets of the thread's namespace listen to changes of the packet filter.
+pub fn listeners() -> usize {
+    /// `NETLINK_NETFILTER`, and the group's bit (netlink(7), `/proc/net/netlink`).
+    const PROTOCOL: &str = "12";
+    const GROUP: u32 = 1 << (libc::NFNLGRP_NFTABLES - 1);
+    let sockets = std::fs::read_to_string("/proc/thread-self/net/netlink").expect("the kernel lists netlink sockets");
+    let listens = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let protocol = fields.next();
+        let groups = fields.nth(1).and_then(|groups| u32::from_str_radix(groups, 16).ok());
+        protocol == Some(PROTOCOL) && groups.is_some_and(|groups| groups & GROUP != 0)
+    };
+    sockets.lines().filter(listens).count()
+}

@@ -50,13 +50,11 @@ pub(super) struct Clerk {
 }
 
 impl Clerk {
-    /// Listens from now on, and goes on where an earlier process ended.
+    /// Goes on where an earlier process ended; `removals` must have listened before the gate changes anything.
     ///
     /// # Errors
     /// The kernel cannot be asked.
-    pub fn open(state_dir: &Path, notes: Arc<Notes>) -> Result<Self, KernelError> {
-        // First the ears, so that nothing falls between the first reading and the first removal.
-        let removals = Removals::open()?;
+    pub fn open(state_dir: &Path, notes: Arc<Notes>, removals: Removals) -> Result<Self, KernelError> {
         let (mut ring, mut books, mut lines) = (Ring::default(), Books::default(), 0_usize);
         let opened = Journal::open(state_dir, |entry| {
             lines += 1;

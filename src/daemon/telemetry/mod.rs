@@ -23,9 +23,12 @@ pub use tell::{check, metrics, report, stats};
 
 use clerk::Clerk;
 
+use crate::nft::Removals;
+
 /// How long the thread looks away at most: so long may the end of the daemon wait for it.
 const GLANCE: Duration = Duration::from_millis(100);
-/// Leases make events as well, of which nothing is wanted: they are thrown away in groups.
+/// Removals come in groups, and are written down in groups. Where the table is not ours alone, leases make events as
+/// well, of which nothing is wanted.
 const BREATH: Duration = Duration::from_millis(20);
 
 /// The way to the books.
@@ -41,13 +44,14 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Listens and reads from now on. To be called before the gate changes anything.
+    /// Reads from now on, and takes in what is removed. To be called before the gate changes anything.
     ///
     /// # Errors
     /// The kernel cannot be asked, or the system has no thread left.
-    pub fn start(state_dir: &Path) -> anyhow::Result<Self> {
+    pub fn start(state_dir: &Path, removals: Removals) -> anyhow::Result<Self> {
         let notes = Arc::new(Notes::default());
-        let clerk = Clerk::open(state_dir, Arc::clone(&notes)).context("cannot read the kernel's counters")?;
+        let clerk =
+            Clerk::open(state_dir, Arc::clone(&notes), removals).context("cannot read the kernel's counters")?;
         let ears = clerk.ears().context("cannot listen to changes of the packet filter")?;
         let (clerk, stop) = (Arc::new(Mutex::new(clerk)), Arc::new(AtomicBool::new(false)));
         let (own, told) = (Arc::clone(&clerk), Arc::clone(&stop));

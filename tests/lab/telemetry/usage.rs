@@ -6,9 +6,12 @@ use std::time::Duration;
 use hickory_proto::rr::RecordType;
 use serde_json::{Value, json};
 
-use super::{Exchange, Scales, alike, alike_both, telemetry};
+use super::{Exchange, PATIENCE, Scales, alike, alike_both, telemetry};
 use crate::world::{Address, World};
 use crate::{A, B, OTHER, SITE, SITE6, rounds};
+
+#[path = "../../nft_namespace/mod.rs"]
+mod namespace;
 
 /// An address that `allow.ips` opens.
 const NET: &str = "151.101.7.7";
@@ -138,7 +141,41 @@ fn nothing_is_lost_or_counted_twice_over_swaps_kills_and_restarts() {
 #[test]
 fn a_class_that_ends_is_counted_to_its_end() {
     let mut world = world!();
-    names(&world);
+    ends(&mut world);
+    assert_eq!(listeners(&world), 0, "the kernel writes a message for each lease to whoever listens");
+}
+
+/// There all changes are listened to.
+#[test]
+fn a_class_that_ends_is_counted_to_its_end_where_the_table_is_not_ours_alone() {
+    let mut world = world!();
+    world.gateway.settings("[kernel]\nlock_table = false\n");
+    ends(&mut world);
+    assert!(listeners(&world) > 0);
+}
+
+#[test]
+fn who_hears_of_caps_that_are_used_up_listens_only_while_there_are_caps() {
+    let mut world = world!();
+    let mut policy = policy(0);
+    world.gateway.enforce(policy.clone());
+    assert_eq!(listeners(&world), 0);
+    policy["hosts"]["a"]["exfil"] = json!({ "domains": { "api.example.com": { "bytes": MIB, "period": "day" } } });
+    for round in 0..2 {
+        world.gateway.import(policy.clone());
+        world.gateway.wait_until("somebody listens", PATIENCE, |_| listeners(&world) == 1);
+        world.gateway.import(self::policy(round));
+        world.gateway.wait_until("nobody listens", PATIENCE, |_| listeners(&world) == 0);
+    }
+}
+
+/// How many sockets on the gateway listen to changes of the packet filter.
+fn listeners(world: &World) -> usize {
+    world.gateway.netns.enter(namespace::listeners)
+}
+
+fn ends(world: &mut World) {
+    names(world);
     world.gateway.enforce(policy(0));
     world.a.addresses("api.example.com");
     let (a, site) = (world.a.v4, SITE.address());
