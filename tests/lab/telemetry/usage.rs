@@ -179,7 +179,7 @@ fn ends(world: &mut World) {
     world.gateway.enforce(policy(0));
     world.a.addresses("api.example.com");
     let (a, site) = (world.a.v4, SITE.address());
-    let scales = Scales::new(&world, &[(a, site)]);
+    let scales = Scales::new(world, &[(a, site)]);
     Exchange::open(&world.a, site).turn(4 * MIB);
     // At once: nobody has read the counters since.
     world
