@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use tokio::runtime::Handle;
 
-use super::batch::Answers;
+use super::answers::Answers;
 use super::cache::Stored;
 use super::flights::{self, Granted, Inbox, Job, Landed, Miss, Opening};
 use super::query::{Parsed, Query, Transport, parse};

@@ -8,6 +8,7 @@
 //! `budget` says how much of all that one host may have.
 //! [`transfer`] stands apart: it serves zones to other name servers, on sockets of its own.
 
+mod answers;
 mod arrivals;
 mod batch;
 mod budget;

@@ -12,8 +12,9 @@ use futures_util::FutureExt;
 use socket2::SockRef;
 use tokio::runtime::Handle;
 
+use super::answers::Answers;
 use super::arrivals::Arrivals;
-use super::batch::{Answers, Queries};
+use super::batch::Queries;
 use super::budget::Grant;
 use super::datagram::{Head, answer};
 use super::flights::{Flying, Miss};
