@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::core::telemetry::{Counts, NOBODY, OTHER, Tally};
 use crate::decisions::Action;
 use crate::policy::decision::Reason;
+use crate::policy::lists::Table;
 use crate::policy::model::HostName;
 
 /// Parts with a lock each, so that threads seldom meet.
@@ -20,25 +21,45 @@ type Whose = Option<HostName>;
 
 #[derive(Default)]
 struct Shard {
-    names: HashMap<Whose, HashMap<Box<str>, Counts>>,
-    count: usize,
+    /// Finds the number of an entry.
+    table: Table,
+    names: Vec<Entry>,
     /// Of packets whose name is not known.
     hosts: HashMap<Whose, Counts>,
-    reasons: HashMap<Reason, u64>,
+    /// Few enough to look through.
+    reasons: Vec<(Reason, u64)>,
+}
+
+struct Entry {
+    host: Whose,
+    name: Box<str>,
+    counts: Counts,
 }
 
 impl Shard {
-    /// A name costs memory when it is new only.
-    fn counts(&mut self, host: Option<&HostName>, name: &str) -> &mut Counts {
-        let host = host.cloned();
-        let names = self.names.entry(host).or_default();
-        let name = if names.contains_key(name) || self.count < MAX_NAMES { name } else { OTHER };
-        if !names.contains_key(name) {
-            self.count += 1;
-            names.insert(name.into(), Counts::default());
-        }
-        names.entry(name.into()).or_default()
+    /// A name costs memory when it is new only, and each time it is noted it is hashed once, before.
+    fn counts(&mut self, hasher: &RandomState, hash: u64, host: Option<&HostName>, name: &str) -> &mut Counts {
+        let is = |entry: &Entry| *entry.name == *name && entry.host.as_ref() == host;
+        let found = self.table.find(slot(hash), |number| is(&self.names[number as usize]));
+        let number = match found {
+            Some(number) => number,
+            None if self.names.len() >= MAX_NAMES && name != OTHER => {
+                return self.counts(hasher, hasher.hash_one((host, OTHER)), host, OTHER);
+            }
+            None => {
+                let number = u32::try_from(self.names.len()).unwrap_or(u32::MAX - 1);
+                self.table.insert(slot(hash), number);
+                self.names.push(Entry { host: host.cloned(), name: name.into(), counts: Counts::default() });
+                number
+            }
+        };
+        &mut self.names[number as usize].counts
     }
+}
+
+/// The half of a hash by which the shard is not chosen.
+fn slot(hash: u64) -> u32 {
+    u32::try_from(hash >> 32).unwrap_or(0)
 }
 
 /// The notes.
@@ -54,32 +75,38 @@ impl Default for Notes {
 }
 
 impl Notes {
-    fn shard(&self, of: impl std::hash::Hash) -> MutexGuard<'_, Shard> {
-        let place = usize::try_from(self.hasher.hash_one(of) % SHARDS as u64).unwrap_or(0);
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        let place = usize::try_from(hash % SHARDS as u64).unwrap_or(0);
         self.shards[place].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The policy was asked about a name.
     pub fn query(&self, host: Option<&HostName>, name: &str, action: Action, reason: Reason) {
-        let mut shard = self.shard(name);
-        let counts = shard.counts(host, name);
+        let hash = self.hasher.hash_one((host, name));
+        let mut shard = self.shard(hash);
+        let counts = shard.counts(&self.hasher, hash, host, name);
         counts.queries += 1;
         match action {
             Action::Allow => counts.allows += 1,
             Action::Block | Action::Monitor => {
                 counts.denies += 1;
-                *shard.reasons.entry(reason).or_default() += 1;
+                match shard.reasons.iter_mut().find(|(known, _)| *known == reason) {
+                    Some((_, count)) => *count += 1,
+                    None => shard.reasons.push((reason, 1)),
+                }
             }
         }
     }
 
     /// A packet was refused. Its reason is counted by the kernel.
     pub fn refused(&self, host: Option<&HostName>, peer: IpAddr, name: Option<&str>) {
-        let mut shard = self.shard(peer);
-        match name {
-            Some(name) => shard.counts(host, name).denies += 1,
-            None => shard.hosts.entry(host.cloned()).or_default().denies += 1,
-        }
+        let Some(name) = name else {
+            let mut shard = self.shard(self.hasher.hash_one(peer));
+            shard.hosts.entry(host.cloned()).or_default().denies += 1;
+            return;
+        };
+        let hash = self.hasher.hash_one((host, name));
+        self.shard(hash).counts(&self.hasher, hash, host, name).denies += 1;
     }
 
     /// Takes what was noted since this was called the last time.
@@ -87,11 +114,8 @@ impl Notes {
         let word = |host: &Whose| -> Arc<str> { host.as_ref().map_or(NOBODY, HostName::as_str).into() };
         for shard in &self.shards {
             let shard = std::mem::take(&mut *shard.lock().unwrap_or_else(PoisonError::into_inner));
-            for (host, names) in shard.names {
-                let host = word(&host);
-                for (name, counts) in names {
-                    tally.count(&host, Some(&Arc::from(name)), &counts);
-                }
+            for Entry { host, name, counts } in shard.names {
+                tally.count(&word(&host), Some(&Arc::from(name)), &counts);
             }
             for (host, counts) in shard.hosts {
                 tally.count(&word(&host), None, &counts);
