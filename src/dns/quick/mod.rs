@@ -19,7 +19,7 @@ use chrono::{DateTime, Utc};
 use hickory_proto::rr::RecordType;
 
 use self::question::{Question, Spelling};
-use self::template::Leave;
+use self::template::{Fit, Leave};
 pub(super) use self::template::{Template, is_served};
 use super::budget::{Grant, over_budget};
 use super::cache::Stored;
@@ -243,7 +243,8 @@ impl<'s, J: Judge, L: Leaser> Turn<'s, J, L> {
         stored: &Stored,
         out: &mut Vec<u8>,
     ) -> Option<Result<(), LeaseRequest>> {
-        let template = stored.template().filter(|template| template.fits(question, judge, asker.host))?;
+        let template = stored.template()?;
+        let fit = template.fit(question, judge, asker.host)?;
         let age = stored.age(self.now);
         let wanted = Wanted {
             revision: judge.revision(),
@@ -253,8 +254,11 @@ impl<'s, J: Judge, L: Leaser> Turn<'s, J, L> {
             addresses: template.addresses(),
             ttl: Duration::from_secs(template.ttl(age).into()),
         };
-        let held = || self.service.leaser.held(&wanted).map(Leave::from);
-        let Some(leave) = template.leave().or_else(held) else { return Some(Err(wanted.into())) };
+        let leave = match fit {
+            Fit::Free(leave) => Some(leave),
+            Fit::Held => self.service.leaser.held(&wanted).map(Leave::from),
+        };
+        let Some(leave) = leave else { return Some(Err(wanted.into())) };
         template.write(leave, question, age, out);
         Some(Ok(()))
     }

@@ -51,8 +51,16 @@ pub(in crate::dns) struct Template {
     addresses: BTreeSet<IpAddr>,
 }
 
-/// Leave to let an answer go: the kernel holds its addresses, or it has none.
+/// Leave to let an answer go: the kernel holds its addresses, or none of them needs that.
 pub(in crate::dns) struct Leave(());
+
+/// How an answer fits a question of a host.
+pub(in crate::dns) enum Fit {
+    /// It may go: it has no address, or the policy itself opens all it has.
+    Free(Leave),
+    /// All its addresses must be held first.
+    Held,
+}
 
 impl From<Acked> for Leave {
     fn from(_held: Acked) -> Self {
@@ -157,13 +165,22 @@ impl Template {
         })
     }
 
-    /// Whether this is the answer to `question` for a host.
-    pub fn fits(&self, question: &Question<'_>, judge: &impl Judge, host: HostId) -> bool {
+    /// `None`: this is not the answer to `question` for a host.
+    pub fn fit(&self, question: &Question<'_>, judge: &impl Judge, host: HostId) -> Option<Fit> {
         let room = HEADER + question.section.len() + self.body.len() + question.edns.map_or(0, |_| OPT);
-        room <= question.limit
+        let fits = room <= question.limit
             && (question.lower || self.any_spelling)
-            && self.names.iter().all(|name| judge.denied_link(host, name).is_none())
-            && self.addresses.iter().all(|address| judge.judge_address(host, *address) == AddressVerdict::Lease)
+            && self.names.iter().all(|name| judge.denied_link(host, name).is_none());
+        let mut verdicts = self.addresses.iter().map(|address| judge.judge_address(host, *address));
+        let first = verdicts.next().filter(|_| fits);
+        match first {
+            None => fits.then_some(Fit::Free(Leave(()))),
+            // Some to be leased and some not: they are told apart on the long way.
+            Some(first) if !verdicts.all(|verdict| verdict == first) => None,
+            Some(AddressVerdict::Lease) => Some(Fit::Held),
+            Some(AddressVerdict::Open) => Some(Fit::Free(Leave(()))),
+            Some(_) => None,
+        }
     }
 
     /// The addresses that must be held for the host.
@@ -179,11 +196,6 @@ impl Template {
     /// How long the answer is good for at an age, in seconds.
     pub fn ttl(&self, age: u32) -> u32 {
         self.lives[0].saturating_sub(age).min(MAX_LEASE.as_secs() as u32)
-    }
-
-    /// Leave without a proof, if there is no address in it.
-    pub fn leave(&self) -> Option<Leave> {
-        self.addresses.is_empty().then_some(Leave(()))
     }
 
     /// Writes the answer.

@@ -164,17 +164,24 @@ fn what_is_blocked_or_cached_goes_the_quick_way() {
 #[test]
 fn nothing_unleased_goes_the_quick_way() {
     let both = Both::new(Table { denied: vec![[192, 0, 2, 13].into()], open: vec![[10, 0, 0, 1].into()], ..table() });
-    for (name, address) in
-        [("one.wild.example", "192.0.2.7"), ("two.wild.example", "192.0.2.13"), ("three.wild.example", "10.0.0.1")]
-    {
-        let answer = reply(&question(name, RecordType::A), vec![a(name, 60, address)]);
+    for (name, addresses) in [
+        ("one.wild.example", &["192.0.2.7"][..]),
+        ("two.wild.example", &["192.0.2.13"]),
+        ("open.wild.example", &["10.0.0.1"]),
+        ("some.wild.example", &["10.0.0.1", "192.0.2.7"]),
+        ("more.wild.example", &["192.0.2.7", "10.0.0.1"]),
+    ] {
+        let records = addresses.iter().map(|address| a(name, 60, address)).collect();
+        let answer = reply(&question(name, RecordType::A), records);
         both.knows(name, RecordType::A, false, &answer, 0);
     }
     let told = |name| both.agree(&question(name, RecordType::A).to_vec().unwrap(), AGENT);
     assert!(told("one.wild.example"));
-    assert!(!told("two.wild.example") && !told("three.wild.example"), "the address is not for a lease");
+    assert!(!told("two.wild.example"), "the address is denied");
+    assert!(!told("some.wild.example") && !told("more.wild.example"), "not all of it needs a lease");
     both.service.leaser.holds.store(false, Ordering::Relaxed);
     assert!(!told("one.wild.example"), "the kernel may have lost it");
+    assert!(told("open.wild.example"), "the policy itself opens it");
     both.service.leaser.holds.store(true, Ordering::Relaxed);
     let with = |change: fn(&mut Table)| {
         let mut other = table();
@@ -305,10 +312,13 @@ proptest! {
         age in 0..40_u64,
         deny in prop::collection::btree_set(prop::sample::select(&["x.bad.example", "*.wild.example", "b.example"][..]), 0..2),
         denied in any::<bool>(),
+        // The policy opens addresses up to this one by itself.
+        open in prop_oneof![Just(0_u8), Just(9), 1..9_u8],
     ) {
         let both = Both::new(Table {
             deny: BTreeSet::into_iter(deny).collect(),
             denied: if denied { vec![[192, 0, 2, 13].into()] } else { vec![] },
+            open: (1..=open).map(|last| [192, 0, 2, last].into()).collect(),
             ..Table::default()
         });
         let mut upstream = reply(&question(NAMES[0], kind), records);
