@@ -186,3 +186,30 @@ fn a_list_that_is_read_again_is_known_without_a_look_at_its_elements() {
             })
     );
 }
+
+/// The kernel looks for a set by its name from the first that was made to the last, and each lease needs three.
+#[test]
+fn sets_that_leases_go_to_are_made_first() {
+    let hosts: serde_json::Map<String, serde_json::Value> = (0..50)
+        .map(|number| {
+            let host = serde_json::json!({ "sources": [format!("10.0.0.{number}")],
+                "allow": { "ips": [format!("192.0.2.{number}")], "domains": ["a.example"] } });
+            (format!("h{number}"), host)
+        })
+        .collect();
+    let policy = parse(&serde_json::json!({ "version": 1, "hosts": hosts }).to_string()).unwrap();
+    let state = State::new(Classes::first_of_table(0));
+    let pending = state.enforce(&policy, &World::listening(53), 1, now());
+    let made: Vec<bool> = pending
+        .delta
+        .transactions()
+        .flatten()
+        .filter_map(|op| match op {
+            Op::AddSet(_, spec) => Some(spec.timeout),
+            _ => None,
+        })
+        .collect();
+    let leased = made.iter().filter(|leased| **leased).count();
+    assert!(leased >= 4 && made.len() > 50, "{made:?}");
+    assert!(made[..leased].iter().all(|leased| *leased), "{made:?}");
+}

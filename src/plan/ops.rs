@@ -204,10 +204,11 @@ pub fn diff(current: &Table, desired: &Table) -> Delta {
             delta.switch.push(Op::AddChain(name.clone(), chain.base));
         }
     }
-    for (name, set) in &desired.sets {
-        if !current.sets.contains_key(name) {
-            delta.switch.push(Op::AddSet(name.clone(), set.spec));
-        }
+    // The kernel looks for a set from the first that was made to the last, so those that leases go to come first.
+    for leased in [true, false] {
+        let new = desired.sets.iter().filter(|(name, _)| !current.sets.contains_key(*name));
+        let new = new.filter(|(_, set)| set.spec.timeout == leased);
+        delta.switch.extend(new.map(|(name, set)| Op::AddSet(name.clone(), set.spec)));
     }
     for (name, object) in &desired.objects {
         match (current.objects.get(name), object) {
