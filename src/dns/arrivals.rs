@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::net::UdpSocket;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use tokio::runtime::Handle;
@@ -31,6 +31,8 @@ pub(super) struct Arrivals<J, L> {
     /// Answers that wait for the kernel, the oldest first.
     groups: VecDeque<Group>,
     next: u64,
+    /// What the kernel said before the question was out of hand.
+    at_once: Arc<Mutex<Option<Granted>>>,
 }
 
 struct Group {
@@ -52,7 +54,7 @@ impl<J: Judge, L: Leaser> Arrivals<J, L> {
         let (service, runtime, sockets) = (Arc::downgrade(service), Handle::current(), sockets.to_vec());
         Box::new(|| {
             let ways = sockets.into_iter().map(|socket| (socket, Answers::new())).collect();
-            Box::new(Self { service, inbox, runtime, ways, groups: VecDeque::new(), next: 0 })
+            Box::new(Self { service, inbox, runtime, ways, groups: VecDeque::new(), next: 0, at_once: Arc::default() })
         })
     }
 
@@ -76,11 +78,41 @@ impl<J: Judge, L: Leaser> Arrivals<J, L> {
         });
     }
 
-    fn lease(&mut self, service: &Service<J, L>, requests: Vec<LeaseRequest>, waiting: Vec<Waiting>, now: Instant) {
-        let (number, inbox) = (self.next, Arc::clone(&self.inbox));
+    fn lease(
+        &mut self,
+        service: &Arc<Service<J, L>>,
+        requests: Vec<LeaseRequest>,
+        waiting: Vec<Waiting>,
+        now: Instant,
+    ) {
+        let (number, inbox, at_once) = (self.next, Arc::clone(&self.inbox), Arc::clone(&self.at_once));
         self.next += 1;
         self.groups.push_back(Group { number, since: now, waiting });
-        service.leaser.lease_all(requests, Box::new(move |granted| inbox.push([Job::Granted(number, granted)])));
+        let own = std::thread::current().id();
+        let tell = move |granted| {
+            // From here it need not go by the inbox, which would be another round.
+            if std::thread::current().id() == own {
+                *at_once.lock().unwrap_or_else(PoisonError::into_inner) = Some(granted);
+            } else {
+                inbox.push([Job::Granted(number, granted)]);
+            }
+        };
+        service.leaser.lease_all(requests, Box::new(tell));
+        let granted = self.at_once.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(granted) = granted {
+            self.release(number, granted, service);
+        }
+    }
+
+    /// Lets the answers go whose leases the kernel has.
+    fn release(&mut self, group: u64, granted: Granted, service: &Arc<Service<J, L>>) {
+        // It may have been given up.
+        let Some(place) = self.groups.iter().position(|waiting| waiting.number == group) else { return };
+        let Some(group) = self.groups.remove(place) else { return };
+        let mut turn = Turn::begin(service);
+        for (waiting, granted) in group.waiting.into_iter().zip(granted) {
+            self.take(waiting, granted, &mut turn, service);
+        }
     }
 
     fn take(
@@ -140,12 +172,8 @@ impl<J: Judge, L: Leaser> flights::Arrivals for Arrivals<J, L> {
     }
 
     fn granted(&mut self, group: u64, granted: Granted) {
-        // It may have been given up.
-        let Some(place) = self.groups.iter().position(|waiting| waiting.number == group) else { return };
-        let (Some(group), Some(service)) = (self.groups.remove(place), self.service.upgrade()) else { return };
-        let mut turn = Turn::begin(&service);
-        for (waiting, granted) in group.waiting.into_iter().zip(granted) {
-            self.take(waiting, granted, &mut turn, &service);
+        if let Some(service) = self.service.upgrade() {
+            self.release(group, granted, &service);
         }
     }
 
