@@ -64,15 +64,16 @@ impl Batch {
 /// Elements (operation, place in its list) that a kernel without `DESTROY_ELEMENTS` said are not there.
 pub(super) type Absent = BTreeSet<(usize, usize)>;
 
-/// Encodes the operations; the messages are numbered from `sequence`.
+/// Encodes the operations into a buffer; the messages are numbered from `sequence`.
 pub(super) fn encode(
     ops: &[Op],
     dialect: Dialect,
     absent: &Absent,
     library: &mut Library,
     sequence: u32,
+    buffer: Vec<u8>,
 ) -> Result<Batch, KernelError> {
-    let mut writer = Writer::new(sequence);
+    let mut writer = Writer::within(buffer, sequence);
     writer.batch_mark(libc::NFNL_MSG_BATCH_BEGIN);
     let first = writer.next_sequence();
     let mut encoder = Encoder { writer, origins: Vec::with_capacity(ops.len()), dialect, absent, library };

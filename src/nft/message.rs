@@ -42,6 +42,12 @@ impl Writer {
         Self { octets: Vec::with_capacity(4096), start: 0, sequence: first_sequence }
     }
 
+    /// The same in a buffer that is there already; what is in it goes.
+    pub(super) fn within(mut octets: Vec<u8>, first_sequence: u32) -> Self {
+        octets.clear();
+        Self { octets, start: 0, sequence: first_sequence }
+    }
+
     /// The sequence number of the next message.
     pub(super) fn next_sequence(&self) -> u32 {
         self.sequence

@@ -51,6 +51,9 @@ const TRIES: usize = 16;
 /// [`crate::core::classes`]' numbers), some 370 octets each.
 const ROOM_FOR_REMOVALS: usize = 256 << 20;
 
+/// Octets of a transaction of some dozens of leases.
+const USUAL: usize = 64 << 10;
+
 /// How to use the kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -79,6 +82,8 @@ pub struct Kernel {
     features: Features,
     sequence: u32,
     teller: Option<Teller>,
+    /// Room for the next transaction.
+    room: Vec<u8>,
 }
 
 impl std::fmt::Debug for Kernel {
@@ -97,7 +102,8 @@ impl Kernel {
         let mut socket = Socket::open()?;
         socket.enlarge()?;
         let features = Features { destroy: false, owner: false };
-        let mut kernel = Self { socket, library: Library::new(), options, features, sequence: 1, teller: None };
+        let mut kernel =
+            Self { socket, library: Library::new(), options, features, sequence: 1, teller: None, room: Vec::new() };
         kernel.generation()?;
         if !options.old_kernel {
             kernel.features = Features { destroy: kernel.probe_destroy()?, owner: kernel.probe_owner()? };
@@ -138,7 +144,8 @@ impl Kernel {
         let dialect = Dialect { destroy: self.features.destroy, own, report: self.teller.is_some() };
         let mut absent = Absent::new();
         for _ in 0..TRIES {
-            let batch = encode::encode(ops, dialect, &absent, &mut self.library, self.sequence)?;
+            let room = std::mem::take(&mut self.room);
+            let mut batch = encode::encode(ops, dialect, &absent, &mut self.library, self.sequence, room)?;
             if batch.is_empty() {
                 return Ok(());
             }
@@ -149,6 +156,10 @@ impl Kernel {
                 None => removals.push(Removal::Lost),
             };
             let outcome = self.socket.transact(&batch.octets, begin, batch.last, hear);
+            // What single leases need; more is given back.
+            if batch.octets.capacity() <= USUAL {
+                self.room = std::mem::take(&mut batch.octets);
+            }
             if let Some(teller) = &self.teller {
                 if matches!(outcome, Ok(Outcome::Done)) && ops.contains(&Op::DelTable) {
                     removals.push(Removal::Table);
