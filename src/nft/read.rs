@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use super::Kernel;
 use super::elements::whole_set;
 use super::error::KernelError;
-use super::held::{Held, HeldElement, Reader};
+use super::held::{Held, HeldElement, Reader, marked};
 use super::message::{ACK, Attrs, DUMP, INET, Message, Writer};
 use super::socket::Refusal;
 use super::uapi::{element, list, msg, set, table};
@@ -81,6 +81,28 @@ impl Kernel {
         if self.question(question, |message| reader.take(message))?.is_none() {
             return Ok(None);
         }
+        let Some(size) = self.size_of(name, |message| reader.take(message))? else { return Ok(None) };
+        if self.walk_set(name, size, |message| reader.take(message))?.is_none() {
+            return Ok(None);
+        }
+        Ok(reader.finish().and_then(|mut held| held.sets.remove(name)).map(|set| set.elements))
+    }
+
+    /// Passes on the elements of a set of marks with their counters, some of them perhaps more than once, and keeps
+    /// none. What is said of [`Kernel::elements`] holds here, too; a set that is not there has no elements.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub fn counts(&mut self, name: &str, mut each: impl FnMut(u32, HeldElement)) -> Result<(), KernelError> {
+        if let Some(size) = self.size_of(name, |_| ())? {
+            let mut all = |message: &Message<'_>| marked(message.attrs()).for_each(|(mark, one)| each(mark, one));
+            self.walk_set(name, size, &mut all)?;
+        }
+        Ok(())
+    }
+
+    /// How many elements a set has; `None`: there is no such set. What the kernel says of it is passed on.
+    fn size_of(&mut self, name: &str, mut each: impl FnMut(&Message<'_>)) -> Result<Option<Size>, KernelError> {
         let question = |writer: &mut Writer| {
             writer.begin(msg::GET_SET, ACK, INET);
             writer.text(set::TABLE, TABLE);
@@ -90,12 +112,9 @@ impl Kernel {
         let mut size = Size::Unknown { thorough: false };
         let answer = self.question(question, |message| {
             size = Size::of(message.attrs(), false);
-            reader.take(message);
+            each(message);
         })?;
-        if answer.is_none() || self.walk_set(name, size, |message| reader.take(message))?.is_none() {
-            return Ok(None);
-        }
-        Ok(reader.finish().and_then(|mut held| held.sets.remove(name)).map(|set| set.elements))
+        Ok(answer.map(|_| size))
     }
 
     /// Passes on all that the kernel says of the table; `false`: the ruleset changed meanwhile.

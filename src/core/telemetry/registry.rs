@@ -128,6 +128,11 @@ impl Registry {
         Self { leads: leads.collect(), chains, ..Self::default() }
     }
 
+    /// Whether an element has counted something; if not, a reading may leave it out while it counts nothing.
+    pub fn has_counted(&self, of: Counted, class: u32) -> bool {
+        self.leads.contains_key(&(of, class))
+    }
+
     /// A reading of all elements.
     pub fn read<'a>(&mut self, elements: impl IntoIterator<Item = Element<'a>>, tally: &mut Tally) {
         let mut seen = BTreeSet::new();

@@ -11,7 +11,7 @@ use tracing::warn;
 use super::notes::Notes;
 use crate::core::telemetry::{ChainCount, Counted, Element, Registry, Ring, Tally, Window};
 use crate::nft::{self, HeldElement, Kernel, KernelError, Options, Removal, Removals};
-use crate::plan::ir::{Data, Key, Verdict};
+use crate::plan::ir::{Data, Verdict};
 use crate::plan::table::refusals::REFUSALS;
 use crate::store::telemetry::{Books, Entry, Journal};
 
@@ -177,17 +177,18 @@ impl Clerk {
 
     /// Gives in how many milliseconds to come again, because elements end then.
     fn read_kernel(&mut self, tally: &mut Tally) -> Result<Option<u64>, KernelError> {
-        let mut found: Vec<(Counted, u32, HeldElement)> = Vec::new();
+        let (mut found, mut first_end) = (BTreeMap::new(), None);
         for of in Counted::ALL {
-            for (key, element) in self.kernel.elements(of.map())?.into_iter().flatten() {
-                if let Key::Mark(mark) = key {
-                    found.push((of, mark, element));
+            self.kernel.counts(of.map(), |mark, element| {
+                let left = element.left_ms.and_then(|left| left.checked_sub(BEFORE_END)).filter(|left| *left > 0);
+                first_end = first_end.into_iter().chain(left).min();
+                // Most have counted nothing.
+                if element.bytes > 0 || self.registry.has_counted(of, mark) {
+                    found.insert((of, mark), element);
                 }
-            }
+            })?;
         }
-        let ends = found.iter().filter_map(|(_, _, element)| element.left_ms?.checked_sub(BEFORE_END));
-        let first_end = ends.filter(|left| *left > 0).min();
-        self.registry.read(found.iter().map(|(of, mark, element)| counted(*of, *mark, element)), tally);
+        self.registry.read(found.iter().map(|((of, mark), element)| counted(*of, *mark, element)), tally);
         let mut counts = Vec::with_capacity(REFUSALS.len());
         for refusal in &REFUSALS {
             let Some(nft::Count { handle, packets }) = self.chains.first_counter(refusal.chain)? else { continue };
