@@ -45,7 +45,7 @@ fn main() {
         let mut watch = Watch::open(0).expect("root may listen");
         while watch.wait().is_ok() {}
     });
-    bench.run("somebody listening for changes, as the daemon does");
+    bench.run("somebody listening for changes, as the daemon does while there are exfil caps");
 }
 
 struct Bench {
