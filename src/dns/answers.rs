@@ -218,10 +218,20 @@ mod tests {
     use std::time::Duration;
 
     use nix::sys::socket::{ControlMessageOwned, recvmsg, setsockopt, sockopt};
+    use nix::{setsockopt_impl, sockopt_impl};
 
     use super::*;
     use crate::dns::batch::Queries;
     use crate::dns::datagram::report_destination;
+
+    sockopt_impl!(
+        /// UDP without checksums, which the kernel does not cut packets for.
+        NoChecksum,
+        SetOnly,
+        libc::SOL_SOCKET,
+        libc::SO_NO_CHECK,
+        bool
+    );
 
     /// A server on a wildcard address, and clients that each ask it at one.
     fn server(any: &str, locals: &[&str]) -> (UdpSocket, Vec<UdpSocket>) {
@@ -328,13 +338,7 @@ mod tests {
     fn what_cannot_go_together_goes_one_by_one() {
         let (any, locals) = ANY[0];
         let (server, clients) = server(any, &locals);
-        let off: libc::c_int = 1;
-        // SAFETY: the option's value is an int that outlives the call.
-        let set = unsafe {
-            let length = size_of_val(&off) as libc::socklen_t;
-            libc::setsockopt(server.as_raw_fd(), libc::SOL_SOCKET, libc::SO_NO_CHECK, (&raw const off).cast(), length)
-        };
-        assert_eq!(set, 0);
+        setsockopt(&server, NoChecksum, &true).unwrap();
         let mut answers = Answers::new();
         for _ in 0..2 {
             for number in 0..20 {
