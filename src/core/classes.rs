@@ -250,6 +250,12 @@ impl Classes {
         }
     }
 
+    /// Whether [`Classes::surplus`] would search.
+    pub fn are_many(&self, now: u64) -> bool {
+        now >= self.next_search
+            && (self.by_id.len() >= MAX_CLASSES || self.per_host.values().any(|count| *count >= MAX_CLASSES_PER_HOST))
+    }
+
     /// The classes to give up when there are too many: of those whose leases ended, the ones that ended first, a quarter
     /// of the bound. A host that has its full share gives up its own.
     pub fn surplus(&mut self, now: u64) -> Vec<u32> {

@@ -51,6 +51,12 @@ impl State {
         out
     }
 
+    /// Whether [`State::evict`] has to search for classes to give up.
+    #[must_use]
+    pub fn is_crowded(&self, now: u64) -> bool {
+        self.classes.are_many(now)
+    }
+
     /// The transaction that gives up classes whose leases ended long ago, when there are too many. `None`: there are not.
     #[must_use]
     pub fn evict(&mut self, now: u64) -> Option<Vec<Op>> {

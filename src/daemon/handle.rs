@@ -165,16 +165,17 @@ impl Handle {
         done((0..count).map(|_| Err(error.clone())).collect());
     }
 
-    /// Grants leases here and now, if nothing else waits for the gate: the way to its thread and back takes as long as the
-    /// kernel does. Gives them back if not.
+    /// Grants leases here and now, if nothing else waits for the gate and one transaction is enough: the way to its thread
+    /// and back takes as long as the kernel does. Gives them back if not.
     fn grant(&self, requests: Vec<LeaseRequest>, done: Done) -> Result<(), (Vec<LeaseRequest>, Done)> {
         let gate = self.gate.upgrade();
         let gate = gate.as_ref().filter(|_| self.wanted.load(Ordering::SeqCst) == 0);
         let Some(mut gate) = gate.and_then(|gate| gate.try_lock().ok()) else { return Err((requests, done)) };
-        let _guard = EndsTheProcess("the gate");
-        let mut group = Group::default();
-        group.add(requests, done);
-        gate.lease(group);
+        let guard = EndsTheProcess("the gate");
+        let results = gate.lease_at_once(&requests);
+        drop((gate, guard));
+        let Some(results) = results else { return Err((requests, done)) };
+        done(results);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use super::Gate;
 use crate::core::lease::{Acked, LeaseError, LeaseRequest};
 use crate::daemon::handle::Group;
-use crate::nft::ErrorKind;
+use crate::nft::{ErrorKind, KernelError};
 
 impl Gate {
     /// Grants a group of leases, in one transaction if the kernel takes it.
@@ -24,23 +24,47 @@ impl Gate {
         group.finish(results.into_iter().map(|result| result.map(|()| Acked::by_kernel())));
     }
 
-    fn lease_all(&mut self, requests: &[LeaseRequest]) -> Vec<Result<(), LeaseError>> {
+    /// Grants leases if that takes one transaction and nothing else. `None`: it takes more, which is for the gate's thread;
+    /// whoever asks has other work to do.
+    pub(in crate::daemon) fn lease_at_once(
+        &mut self,
+        requests: &[LeaseRequest],
+    ) -> Option<Vec<Result<Acked, LeaseError>>> {
+        if self.drift.is_some() || self.state.is_crowded(self.now().ms) {
+            return None;
+        }
+        self.leases.open();
+        let results = self.lease_together(requests).ok()?;
+        Some(results.into_iter().map(|result| result.map(|()| Acked::by_kernel())).collect())
+    }
+
+    /// One transaction. If the kernel refuses it nothing of it is remembered.
+    fn lease_together(&mut self, requests: &[LeaseRequest]) -> Result<Vec<Result<(), LeaseError>>, KernelError> {
         let now = self.now();
         let leased = self.state.lease(requests, now);
         let taken = if leased.ops.is_empty() { Ok(()) } else { self.kernel.commit(&leased.ops) };
-        let Err(error) = taken else {
-            self.leases.say(&self.state, &leased, now);
-            if leased.recharges {
-                self.recharge.notify_one();
-            }
-            return leased.results;
-        };
-        self.leases.close();
         if leased.recharges {
-            // The state goes on knowing what the addresses are charged to.
+            // Also if not: the state goes on knowing what the addresses are charged to.
             self.recharge.notify_one();
         }
-        self.state.forget(leased);
+        match taken {
+            Ok(()) => {
+                self.leases.say(&self.state, &leased, now);
+                Ok(leased.results)
+            }
+            Err(error) => {
+                self.leases.close();
+                self.state.forget(leased);
+                Err(error)
+            }
+        }
+    }
+
+    fn lease_all(&mut self, requests: &[LeaseRequest]) -> Vec<Result<(), LeaseError>> {
+        let error = match self.lease_together(requests) {
+            Ok(results) => return results,
+            Err(error) => error,
+        };
         if requests.len() > 1 {
             // One that the kernel refuses must not take the others with it.
             return requests.iter().flat_map(|request| self.lease_all(std::slice::from_ref(request))).collect();
