@@ -6,6 +6,7 @@ use std::time::Duration;
 use hickory_proto::rr::RecordType;
 use serde_json::json;
 
+use crate::world::Address;
 use crate::{A, B, SITE, SITE6, rounds};
 
 /// The shortest lease (60 s) and what the kernel may take on top until it is gone.
@@ -109,4 +110,21 @@ fn a_lease_ends_and_open_flows_do_not() {
     assert!(flow.alive(), "a flow that is open goes on");
     world.a.tcp(address, 443).must_be_reset();
     world.a.reach("api.example.com", 443).must_reach();
+}
+
+/// Whoever asks grants leases itself; where the kernel refuses, the gate's thread mends the table and grants them.
+#[test]
+fn a_name_is_answered_while_somebody_removes_the_table() {
+    let mut world = world!();
+    world.gateway.settings("[kernel]\nlock_table = false\n");
+    world.gateway.enforce(json!({ "version": 1, "allow": { "domains": ["*.example.com"] } }));
+    for number in 0..5 {
+        let name = format!("n{number}.example.com");
+        world.internet.upstream.host(&name, &[SITE]);
+        // The watch waits for the end of a burst of changes, so this comes first.
+        world.gateway.nft(&["delete", "table", "inet", "clawgress"]).must_succeed();
+        let asked = world.a.addresses(&name);
+        assert_eq!(asked, [SITE.address()]);
+        world.a.tcp(SITE, 443).must_reach();
+    }
 }
