@@ -15,7 +15,7 @@ use proptest::prelude::*;
 
 use super::doubles::{Kernel, Table};
 use super::wire::{a, aaaa, cname, n, plain_question, question, record, reply, soa};
-use crate::core::lease::HostId;
+use crate::core::lease::{Acked, HostId};
 use crate::core::observe::{Answered, Observer};
 use crate::dns::arrivals::Arrivals;
 use crate::dns::budget::Budget;
@@ -23,7 +23,7 @@ use crate::dns::counters::Counters;
 use crate::dns::flights::Flying;
 use crate::dns::pending::Pending;
 use crate::dns::query::Transport;
-use crate::dns::quick::{Quick, Turn};
+use crate::dns::quick::{Landing, Quick, Turn};
 use crate::dns::resolver::Resolver;
 use crate::dns::service::{Client, Service, Step};
 use crate::dns::upstream::{Lookup, Pool};
@@ -125,6 +125,32 @@ impl Both {
     }
 }
 
+impl Both {
+    /// Whether an answer that waited for the kernel goes the quick way; if so, as the long one does.
+    fn agree_once_held(&self, packet: &[u8], source: IpAddr) -> bool {
+        let inside = self.runtime.enter();
+        let mut out = Vec::new();
+        let mut turn = Turn::begin(&self.service);
+        let Quick::Waits(_, Some(stored)) = turn.answer(packet, source, Some("lo"), &mut out) else {
+            self.notes.take();
+            return false;
+        };
+        out.clear();
+        let Landing::Leases(request, decided) = turn.land(packet, source, Some("lo"), &stored, &mut out) else {
+            panic!("nothing has changed since it had to wait");
+        };
+        assert!(!request.addresses.is_empty() && self.notes.take().is_empty(), "nothing is told before it is held");
+        out.clear();
+        assert!(turn.tell_leased(packet, &decided, &stored, Acked::by_kernel(), &mut out));
+        drop((turn, inside));
+        let told = self.notes.take();
+        let (long, told_long) = self.long(packet, source);
+        assert_eq!(out, long, "\n{:?}\n{:?}", Message::from_vec(&out), Message::from_vec(&long));
+        assert_eq!(told, told_long);
+        true
+    }
+}
+
 const AGENT: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 fn table() -> Table {
@@ -181,6 +207,8 @@ fn nothing_unleased_goes_the_quick_way() {
     assert!(!told("some.wild.example") && !told("more.wild.example"), "not all of it needs a lease");
     both.service.leaser.holds.store(false, Ordering::Relaxed);
     assert!(!told("one.wild.example"), "the kernel may have lost it");
+    let packet = question("one.wild.example", RecordType::A).to_vec().unwrap();
+    assert!(both.agree_once_held(&packet, AGENT), "it waits for the kernel");
     assert!(told("open.wild.example"), "the policy itself opens it");
     both.service.leaser.holds.store(true, Ordering::Relaxed);
     let with = |change: fn(&mut Table)| {
@@ -330,5 +358,7 @@ proptest! {
             both.knows(NAMES[0], kind, dnssec_ok, &upstream, age);
         }
         both.agree(&packet, AGENT);
+        both.service.leaser.holds.store(false, Ordering::Relaxed);
+        both.agree_once_held(&packet, AGENT);
     }
 }
