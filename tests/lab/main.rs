@@ -37,6 +37,7 @@ mod attack_monitor;
 mod attack_rest;
 mod attack_turn;
 mod back;
+mod bursts;
 mod cap;
 mod cap_period;
 mod cap_restart;
