@@ -40,7 +40,7 @@ fn main() {
     first_in_line();
     let mut bench = Bench::open();
     bench.run("nobody listening for changes");
-    // The daemon always listens, to see what others do.
+    // The daemon does, to hear of caps that are used up, or to see what others do where it does not own the table.
     std::thread::spawn(|| {
         let mut watch = Watch::open(0).expect("root may listen");
         while watch.wait().is_ok() {}

@@ -15,6 +15,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use clawgress::nft::{Kernel, Options};
+use clawgress::plan::ir::{Data, DataType, Family, Ident, Key, KeyType, SetSpec, Value, Verdict};
+use clawgress::plan::ops::Op;
+use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 
 use measure::upstream::{ADDRESS as UPSTREAM, Upstream, epoch, name_in};
@@ -99,9 +103,59 @@ fn kernel_step(world: &World, upstream: &Upstream) {
     }
     let difference = |percent| percentile(&times[1], percent) - percentile(&times[0], percent);
     table.row(["the kernel step".to_owned(), format!("{:+.0}", difference(50.0)), format!("{:+.0}", difference(99.0))]);
+    for (name, elements) in [("the same transaction alone, nothing around it", 3), ("one element alone", 1)] {
+        let times = alone(elements, count);
+        let cells = [50.0, 99.0].map(|percent| format!("{:.0}", percentile(&times, percent)));
+        let [p50, p99] = cells;
+        table.row([name.to_owned(), p50, p99]);
+    }
     let share = median(&times[1]) / median(&times[0]);
     table.row(["ratio of the medians".to_owned(), format!("{share:.2}"), bar(share <= 1.2, "<= 1.20")]);
     table.print();
+}
+
+/// Transactions of a lease, one at a time as the gateway makes them, in a namespace of their own: with the two elements of
+/// its class, which count, or without. Microseconds of each.
+fn alone(elements: usize, count: u32) -> Vec<f64> {
+    let work = move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("root may");
+        first_in_line();
+        let mut kernel = Kernel::open(Options { own_table: true, old_kernel: false }).expect("the packet filter");
+        let leases = SetSpec {
+            key: KeyType::MarkAddress(Family::V4),
+            data: DataType::Mark,
+            interval: false,
+            timeout: true,
+            counter: false,
+            size: Some(1 << 20),
+        };
+        let classes = SetSpec { key: KeyType::Mark, data: DataType::Verdict, counter: true, ..leases };
+        let [down, up, dst] = ["down", "up", "dst4"].map(Ident::from);
+        let sets = [(&down, classes), (&up, classes), (&dst, leases)];
+        let made = sets.map(|(name, spec)| Op::AddSet(name.clone(), spec));
+        kernel.commit(&[&[Op::AddTable][..], &made].concat()).expect("a table");
+        let comment: std::sync::Arc<str> = "a f100000.bench.example.com".into();
+        let mut times = Vec::new();
+        for number in 0..count {
+            let class =
+                Value { data: Data::Verdict(Verdict::Accept), timeout_ms: None, comment: Some(comment.clone()) };
+            let class = vec![(Key::Mark(number), class)];
+            let address = IpAddr::from((0x9700_0000 + number).to_be_bytes());
+            let lease = Value { data: Data::Mark(number), timeout_ms: Some(301_000), comment: None };
+            let ops = [
+                Op::AddElements(down.clone(), class.clone()),
+                Op::AddElements(up.clone(), class),
+                Op::PutElements(dst.clone(), vec![(Key::MarkAddress(1, address), lease)]),
+            ];
+            // As long as a question is under way, so that nothing is warmer than it is there.
+            std::thread::sleep(Duration::from_micros(100));
+            let start = Instant::now();
+            kernel.commit(&ops[3 - elements..]).expect("a lease");
+            times.push(ms(start.elapsed()) * 1e3);
+        }
+        times
+    };
+    std::thread::spawn(work).join().expect("it does not panic")
 }
 
 /// dnsmasq in the gateway's place, in a world of its own.
