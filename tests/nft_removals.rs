@@ -133,6 +133,35 @@ fn all_elements_that_count_can_be_removed_at_once_and_none_is_lost() {
     assert_eq!(words, Vec::<&str>::new());
 }
 
+/// Whoever reads while a transaction goes on sees elements gone that nobody has told of yet.
+#[test]
+fn what_a_reading_misses_is_told_or_known_to_be_untold() {
+    if !ready() {
+        return;
+    }
+    let _namespace = Namespace::new();
+    let Some((mut kernel, mut removals)) = telling() else { return };
+    kernel.commit(&[Op::AddElements(ident("up"), marks(0..100_000))]).expect("elements");
+    let mut reader = Kernel::open(Options::default()).expect("a reader");
+    let gone = [Op::DelElements(ident("up"), (0..100_000).map(Key::Mark).collect())];
+    let untold = std::thread::scope(|scope| {
+        scope.spawn(move || kernel.commit(&gone).expect("removed"));
+        let mut untold = 0;
+        loop {
+            let mut there = 0;
+            reader.counts("up", |_, _| there += 1).expect("a reading");
+            let settled = removals.are_settled();
+            let told = heard(&mut removals).0.len();
+            assert!(there > 0 || told > 0 || !settled, "neither told nor known to be untold");
+            if told > 0 {
+                return untold;
+            }
+            untold += usize::from(there == 0);
+        }
+    });
+    println!("{untold} readings saw no element before that was told");
+}
+
 #[test]
 fn who_listens_to_anybody_hears_of_others_too() {
     if !ready() {

@@ -47,6 +47,8 @@ pub(super) struct Batch {
     pub(super) next: u32,
     first: u32,
     origins: Vec<Origin>,
+    /// It asks the kernel to tell what it removes, or removes the table.
+    pub(super) reports: bool,
 }
 
 impl Batch {
@@ -76,20 +78,21 @@ pub(super) fn encode(
     let mut writer = Writer::within(buffer, sequence);
     writer.batch_mark(libc::NFNL_MSG_BATCH_BEGIN);
     let first = writer.next_sequence();
-    let mut encoder = Encoder { writer, origins: Vec::with_capacity(ops.len()), dialect, absent, library };
+    let origins = Vec::with_capacity(ops.len());
+    let mut encoder = Encoder { writer, origins, dialect, absent, library, reports: false };
     for (index, op) in ops.iter().enumerate() {
         encoder
             .op(index, op)
             .map_err(|what| KernelError::invalid(Some(index), format!("cannot {}: {what}", describe(op))))?;
     }
-    let Encoder { mut writer, origins, .. } = encoder;
+    let Encoder { mut writer, origins, reports, .. } = encoder;
     let last = writer.next_sequence().wrapping_sub(1);
     if !origins.is_empty() {
         writer.acknowledge_last();
     }
     writer.batch_mark(libc::NFNL_MSG_BATCH_END);
     let next = writer.next_sequence();
-    Ok(Batch { octets: writer.octets, last, next, first, origins })
+    Ok(Batch { octets: writer.octets, last, next, first, origins, reports })
 }
 
 struct Encoder<'a> {
@@ -98,6 +101,7 @@ struct Encoder<'a> {
     dialect: Dialect,
     absent: &'a Absent,
     library: &'a mut Library,
+    reports: bool,
 }
 
 impl Encoder<'_> {
@@ -111,7 +115,10 @@ impl Encoder<'_> {
                 }
                 self.writer.end();
             }
-            Op::DelTable => self.named(msg::DEL_TABLE, None),
+            Op::DelTable => {
+                self.reports |= self.dialect.report;
+                self.named(msg::DEL_TABLE, None);
+            }
             Op::AddChain(name, base) => {
                 let name = c_text(checked(name)?)?;
                 let message = self.library.add_chain(&name, base.as_ref(), self.writer.next_sequence());
@@ -130,6 +137,7 @@ impl Encoder<'_> {
             }
             Op::DelSet(name) => self.named(msg::DEL_SET, Some((set::NAME, checked(name)?))),
             Op::FlushSet(name) => {
+                self.reports |= self.dialect.report;
                 let flags = if self.dialect.report { ECHO } else { 0 };
                 elements::whole_set(&mut self.writer, msg::DEL_ELEMENTS, flags, checked(name)?);
             }
@@ -199,6 +207,7 @@ impl Encoder<'_> {
         let mut keys = keys.peekable();
         // Those of marks count.
         let report = self.dialect.report && matches!(keys.peek(), Some(Key::Mark(_)));
+        self.reports |= report;
         let flags = if report { ECHO } else { 0 };
         if self.dialect.destroy {
             let mut writer = Elements::new(&mut self.writer, msg::DESTROY_ELEMENTS, flags, name);

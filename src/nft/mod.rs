@@ -155,6 +155,9 @@ impl Kernel {
                 Some(message) => removals.extend(usage::removal(message).into_iter().flatten()),
                 None => removals.push(Removal::Lost),
             };
+            if let Some(teller) = self.teller.as_ref().filter(|_| batch.reports) {
+                teller.begin();
+            }
             let outcome = self.socket.transact(&batch.octets, begin, batch.last, hear);
             // What single leases need; more is given back.
             if batch.octets.capacity() <= USUAL {

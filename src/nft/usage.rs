@@ -5,6 +5,7 @@
 //! (docs/decisions/0022). Where anybody may, all changes are listened to.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
@@ -59,6 +60,8 @@ pub struct Teller(Arc<Board>);
 struct Board {
     bell: EventFd,
     told: Mutex<Vec<Removal>>,
+    /// The kernel may have removed something that is not told yet.
+    untold: AtomicBool,
 }
 
 impl Removals {
@@ -80,8 +83,18 @@ impl Removals {
     pub fn of_writer() -> Result<(Self, Teller), KernelError> {
         let bell = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|errno| KernelError::socket("make a bell for what is removed", errno))?;
-        let board = Arc::new(Board { bell, told: Mutex::default() });
+        let board = Arc::new(Board { bell, told: Mutex::default(), untold: AtomicBool::default() });
         Ok((Self(Ears::Own(Arc::clone(&board))), Teller(board)))
+    }
+
+    /// Whether all that a reading missed that ended before this call can be taken in now. If not, it is on its way.
+    #[must_use]
+    pub fn are_settled(&self) -> bool {
+        match &self.0 {
+            // The kernel's messages are there when the transaction is.
+            Ears::All(_) => true,
+            Ears::Own(board) => !board.untold.load(Ordering::SeqCst),
+        }
     }
 
     /// Takes in all that happened.
@@ -122,11 +135,20 @@ impl AsFd for Removals {
 }
 
 impl Teller {
+    /// A transaction begins that may remove something; [`Teller::tell`] must follow.
+    pub(super) fn begin(&self) {
+        self.0.untold.store(true, Ordering::SeqCst);
+    }
+
     /// Tells what a transaction removed.
-    pub(super) fn tell(&self, mut removals: Vec<Removal>) {
-        if removals.is_empty() {
-            return;
+    pub(super) fn tell(&self, removals: Vec<Removal>) {
+        if !removals.is_empty() {
+            self.write(removals);
         }
+        self.0.untold.store(false, Ordering::SeqCst);
+    }
+
+    fn write(&self, mut removals: Vec<Removal>) {
         let mut told = self.0.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() + removals.len() > MOST {
             // Nobody takes anything in: the disk hangs, say.

@@ -133,8 +133,9 @@ impl Registry {
         self.leads.contains_key(&(of, class))
     }
 
-    /// A reading of all elements.
-    pub fn read<'a>(&mut self, elements: impl IntoIterator<Item = Element<'a>>, tally: &mut Tally) {
+    /// A reading of all elements. Settled: the ends of all that were removed before it are heard of before the next one.
+    /// If they are not, it says nothing about elements that are missing or have begun anew.
+    pub fn read<'a>(&mut self, elements: impl IntoIterator<Item = Element<'a>>, settled: bool, tally: &mut Tally) {
         let mut seen = BTreeSet::new();
         for element in elements.into_iter().filter(is_counting) {
             let key = (element.of, element.class);
@@ -142,7 +143,7 @@ impl Registry {
             let lead = self.leads.entry(key).or_default();
             lead.absent = 0;
             if element.bytes < lead.bytes {
-                lead.less += 1;
+                lead.less += u8::from(settled);
                 if lead.less < LESS {
                     continue;
                 }
@@ -162,7 +163,7 @@ impl Registry {
         let changed = &mut self.changed;
         self.leads.retain(|key, lead| {
             if !seen.contains(key) {
-                lead.absent += 1;
+                lead.absent += u8::from(settled);
             }
             let stays = lead.absent < ABSENT;
             if !stays {
@@ -282,9 +283,11 @@ mod tests {
         let mut tally = Tally::default();
         for (kind, bytes) in events {
             match kind {
-                'r' => registry.read([element("a x.example", *bytes)], &mut tally),
+                'r' => registry.read([element("a x.example", *bytes)], true, &mut tally),
                 '-' => registry.removed(&element("a x.example", *bytes), &mut tally),
-                _ => registry.read([], &mut tally),
+                '~' => registry.read([], false, &mut tally),
+                '?' => registry.read([element("a x.example", *bytes)], false, &mut tally),
+                _ => registry.read([], true, &mut tally),
             }
         }
         tally.hosts.get("a").map_or(0, |counts| counts.bytes_up)
@@ -311,15 +314,21 @@ mod tests {
     }
 
     #[test]
+    fn an_end_that_is_still_to_be_heard_of_is_waited_for() {
+        assert_eq!(taken(&[('r', 500), ('~', 0), ('~', 0), ('~', 0), (' ', 0), ('-', 600), ('r', 50)]), 650);
+        assert_eq!(taken(&[('r', 500), ('?', 10), ('?', 20), ('r', 30), ('-', 600), ('r', 50)]), 650);
+    }
+
+    #[test]
     fn counting_goes_on_where_an_earlier_process_ended() {
         let mut registry = Registry::resume([], BTreeMap::new());
         let mut tally = Tally::default();
-        registry.read([element("a x.example", 500)], &mut tally);
+        registry.read([element("a x.example", 500)], true, &mut tally);
         let (saved, chains) = registry.all();
         let mut next = Registry::resume(saved, chains);
         let mut tally = Tally::default();
         next.removed(&element("a x.example", 900), &mut tally);
-        next.read([element("a x.example", 50)], &mut tally);
+        next.read([element("a x.example", 50)], true, &mut tally);
         assert_eq!(tally.hosts["a"].bytes_up, 450);
         let (changed, _) = next.changes();
         assert_eq!(changed, [Baseline { of: Counted::Up, class: 7, packets: 0, bytes: 50 }]);
@@ -330,10 +339,10 @@ mod tests {
     fn without_an_earlier_process_what_was_before_is_nobodys() {
         let mut registry = Registry::fresh();
         let mut tally = Tally::default();
-        registry.read([element("a x.example", 500)], &mut tally);
+        registry.read([element("a x.example", 500)], true, &mut tally);
         registry.read_chains([("b_lease", "no-lease", ChainCount { handle: 3, packets: 9 })], &mut tally);
         assert!(tally.is_empty());
-        registry.read([element("a x.example", 800)], &mut tally);
+        registry.read([element("a x.example", 800)], true, &mut tally);
         registry.read_chains([("b_lease", "no-lease", ChainCount { handle: 3, packets: 10 })], &mut tally);
         assert_eq!((tally.hosts["a"].bytes_up, tally.reasons["no-lease"]), (300, 1));
         registry.read_chains([("b_lease", "no-lease", ChainCount { handle: 4, packets: 2 })], &mut tally);
@@ -356,7 +365,7 @@ mod tests {
             metered,
             sent,
         ];
-        registry.read(elements, &mut tally);
+        registry.read(elements, true, &mut tally);
         let of = |host: &str, domain: &str| tally.domains.get(&(host.into(), domain.into())).copied();
         assert_eq!(tally.hosts["a"].bytes_up, 700, "what a limit refused does not count");
         assert_eq!(of("a", "x.example").unwrap().bytes_up, 100);

@@ -188,7 +188,8 @@ impl Clerk {
                 }
             })?;
         }
-        self.registry.read(found.iter().map(|((of, mark), element)| counted(*of, *mark, element)), tally);
+        let settled = self.removals.are_settled();
+        self.registry.read(found.iter().map(|((of, mark), element)| counted(*of, *mark, element)), settled, tally);
         let mut counts = Vec::with_capacity(REFUSALS.len());
         for refusal in &REFUSALS {
             let Some(nft::Count { handle, packets }) = self.chains.first_counter(refusal.chain)? else { continue };
