@@ -3,17 +3,19 @@
 //! Those for one port of one client go as one packet for the network stack, which cuts it where it leaves the machine or
 //! where it is read (`UDP_SEGMENT`, udp(7)): most of what an answer costs is its way through the stack. Resolvers ask for
 //! both families of a name from one port, and forwarders ask for many names. All others go by one system call
-//! (sendmmsg(2)).
+//! (sendmmsg(2)), and so do those that leave by an interface where nobody cuts ([`Carriers`]).
 
 use std::cmp::Ordering;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, sendmsg};
 
 use super::batch::BATCH;
+use super::carriers::Carriers;
 use super::datagram::{Head, answer, info4, info6};
 
 /// Room for an answer as it is written; larger ones make their own.
@@ -35,6 +37,7 @@ pub(super) struct Answers {
     /// Those that go by themselves.
     single: Vec<usize>,
     apart: u32,
+    carriers: Carriers,
 }
 
 impl Answers {
@@ -47,6 +50,7 @@ impl Answers {
             order: Vec::with_capacity(BATCH),
             single: Vec::with_capacity(BATCH),
             apart: 0,
+            carriers: Carriers::default(),
         }
     }
 
@@ -81,8 +85,10 @@ impl Answers {
         self.single.clear();
         let mut rest = &self.order[..];
         let mut refused = false;
+        let now = Instant::now();
         while let Some(first) = rest.first() {
             let count = if self.apart > 0 { 1 } else { segments(heads, rooms, rest) };
+            let count = if count > 1 && !self.carriers.cut(heads[*first].interface, now) { 1 } else { count };
             let (group, others) = rest.split_at(count);
             rest = others;
             if count == 1 {

@@ -13,6 +13,7 @@ mod arrivals;
 mod batch;
 mod budget;
 mod cache;
+mod carriers;
 mod counters;
 mod datagram;
 pub mod filter;

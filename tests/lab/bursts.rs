@@ -1,5 +1,4 @@
-//! Many questions from one port: each answer comes as a datagram of its own from the address that was asked, whatever the
-//! gateway does to spare the kernel work.
+//! Many questions from one port: each answer comes as a datagram of its own from the address that was asked.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -80,8 +79,12 @@ fn each_answer_of_a_burst_comes_for_itself() {
         packets(&world);
         burst(&world, server);
         let seen = packets(&world);
-        println!("{server}: {seen} packets");
-        assert!(seen < u64::from(QUESTIONS), "{server}: answers that could go together went one by one");
+        // Whoever is behind a veth pair may read frames with a network stack of its own, which cuts nothing.
+        assert_eq!(
+            seen,
+            u64::from(QUESTIONS),
+            "{server}: answers left as one packet by an interface that does not cut"
+        );
     }
     // A way that is too narrow for some of the answers.
     world.gateway.netns.ip("link set dev lan1 mtu 100\n");
