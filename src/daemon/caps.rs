@@ -282,9 +282,9 @@ impl Gate {
         self.caps_stopped(&self.state.caps.waiting());
     }
 
-    /// Every cap is looked at: something may have happened that nobody heard of.
-    pub fn look_at_caps(&mut self) {
-        let Ok(objects) = self.kernel.objects() else { return };
+    /// Every cap is looked at: something may have happened that nobody heard of. False: the kernel did not say.
+    pub fn look_at_caps(&mut self) -> bool {
+        let Ok(objects) = self.kernel.objects() else { return false };
         let over = |(name, object): (Ident, HeldObject)| match object {
             HeldObject::Quota { limit, used } if used >= limit => names::read_cap(&name),
             _ => None,
@@ -292,6 +292,7 @@ impl Gate {
         let stopped: BTreeSet<CapId> = objects.into_iter().filter_map(over).collect();
         let stopped: Vec<CapId> = stopped.into_iter().filter(|id| self.state.caps.may_have_more(*id)).collect();
         stopped.chunks(GROUP).for_each(|some| self.caps_stopped(some));
+        true
     }
 }
 
@@ -348,8 +349,13 @@ pub fn listen(gate: Handle, mut changed: tokio::sync::watch::Receiver<()>) {
                 }
             };
             // Whatever happened while nobody listened.
-            if runtime.block_on(gate.run(Gate::look_at_caps)).is_err() {
-                return;
+            match runtime.block_on(gate.run(Gate::look_at_caps)) {
+                Ok(true) => {}
+                Ok(false) => {
+                    std::thread::sleep(AGAIN);
+                    continue;
+                }
+                Err(_) => return,
             }
             while let Ok(event) = watch.wait_for(GLANCE) {
                 // What is in force no more is none to listen for.
@@ -369,16 +375,19 @@ pub fn listen(gate: Handle, mut changed: tokio::sync::watch::Receiver<()>) {
                         Some(Event::UsedUp(name)) => stopped.extend(names::read_cap(&name)),
                         Some(Event::Changed(_) | Event::Deleted(_)) => {}
                         Some(Event::Lost) => break runtime.block_on(gate.run(Gate::look_at_caps)),
-                        None if stopped.is_empty() => break Ok(()),
+                        None if stopped.is_empty() => break Ok(true),
                         None => {
                             let some: Vec<CapId> = std::mem::take(&mut stopped).into_iter().collect();
-                            break runtime.block_on(gate.run(move |gate| gate.caps_stopped(&some)));
+                            let work = move |gate: &mut Gate| gate.caps_stopped(&some);
+                            break runtime.block_on(gate.run(work)).map(|()| true);
                         }
                     }
                     next = if stopped.len() < GROUP { watch.try_next().ok().flatten() } else { None };
                 };
-                if heard.is_err() {
-                    return;
+                match heard {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(_) => return,
                 }
             }
             std::thread::sleep(AGAIN);

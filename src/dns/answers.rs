@@ -71,9 +71,13 @@ impl Answers {
 
     /// Sends all of them; what the kernel has no room for is lost, as any datagram may be: the client asks again.
     pub fn send(&mut self, socket: &impl AsRawFd) {
-        if let [head] = &self.heads[..] {
-            log(head, answer(socket, head, &self.rooms[0]));
-            return self.heads.clear();
+        match &self.heads[..] {
+            [] => return,
+            [head] => {
+                log(head, answer(socket, head, &self.rooms[0]));
+                return self.heads.clear();
+            }
+            _ => {}
         }
         let (heads, rooms) = (&self.heads, &self.rooms);
         self.order.clear();
@@ -87,8 +91,8 @@ impl Answers {
         let mut refused = false;
         let now = Instant::now();
         while let Some(first) = rest.first() {
-            let count = if self.apart > 0 { 1 } else { segments(heads, rooms, rest) };
-            let count = if count > 1 && !self.carriers.cut(heads[*first].interface, now) { 1 } else { count };
+            let may = self.apart == 0 && self.carriers.cut(heads[*first].interface, now);
+            let count = if may { segments(heads, rooms, rest) } else { 1 };
             let (group, others) = rest.split_at(count);
             rest = others;
             if count == 1 {
