@@ -2,7 +2,7 @@
 //!
 //! Everything stays on the loopback interface, at ports that are free. `dig` (package `bind9-dnsutils`) reads transfers
 //! and checks their signatures with BIND's code; Unbound follows without signatures, which is all that it can; BIND
-//! (`bind9`) and PowerDNS Recursor (`pdns-recursor`) follow with them, the latter without NOTIFY. One that is missing is
+//! (`bind9`), Knot DNS (`knot`) and PowerDNS Recursor (`pdns-recursor`) follow with them, the last without NOTIFY. One that is missing is
 //! skipped loudly; with `CI=true` that is a failure, but for those whose service takes port 53 (see `tests/rpz_peers.rs`).
 
 #[path = "rpz_transfer/primary.rs"]
@@ -143,6 +143,45 @@ fn powerdns_recursor_follows_by_asking_and_signs() {
     let log = peer.log();
     let step = log.lines().filter(|line| line.contains(r#"additions="1""#) && line.contains(r#"removals="1""#));
     assert_eq!(step.count(), 2, "differences came, not whole zones: {log}");
+}
+
+/// It filters nothing itself: it has the zones and serves them on, by differences that it was told of.
+#[test]
+fn knot_dns_follows_by_notify_and_signs() {
+    let Some(binary) = program("knotd", "knot", true) else { return };
+    let port = free_port();
+    let primary = Primary::start(&[Who::signed(Ipv4Addr::LOCALHOST, port)], Limits::default());
+    let many: Vec<String> = (0..2000).map(|number| format!("n{number}.example.org")).collect();
+    let with = |name: &'static str| images(&many.iter().map(String::as_str).chain([name]).collect::<Vec<_>>());
+    primary.publish(1000, with("a.example.org"));
+    let zones = zones();
+    let setup = Setup::following(primary.address, &zones, port, upstream());
+    let mut peer = Peer::knot(&binary, tempfile::tempdir().unwrap(), &setup);
+    let has = |peer: &Peer, name: &str| match peer.ask(&format!("{name}.{}", ALLOW.trim_end_matches('.'))) {
+        Asked::Address => Some(true),
+        Asked::NoName => Some(false),
+        Asked::Other => None,
+    };
+    wait("the zones are there", &mut peer, |peer| has(peer, "a.example.org") == Some(true));
+    assert_eq!(has(&peer, "b.example.org"), Some(false));
+    for (serial, here, gone) in [(2000, "b.example.org", "a.example.org"), (3000, "c.example.org", "b.example.org")] {
+        let start = Instant::now();
+        primary.publish(serial, with(here));
+        wait("it follows a change", &mut peer, |peer| has(peer, here) == Some(true));
+        assert!(start.elapsed() < Duration::from_secs(50), "it was told, and did not have to ask");
+        assert_eq!(has(&peer, gone), Some(false));
+        wait("its state is known", &mut peer, |_| {
+            let report = &primary.transfers.report()[0];
+            let zone = report.zones.iter().find(|zone| zone.zone == ALLOW).unwrap();
+            zone.confirmed == Some(serial) && zone.notified == Some(serial)
+        });
+    }
+    let log = peer.log();
+    let took = |kind: &str| {
+        let of_zone = log.lines().filter(|line| line.contains(ALLOW) && line.contains(kind));
+        of_zone.filter(|line| line.contains("finished")).count()
+    };
+    assert_eq!((took("AXFR, incoming"), took("IXFR, incoming")), (1, 2), "differences came, not whole zones: {log}");
 }
 
 fn zones() -> Vec<String> {

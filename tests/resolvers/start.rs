@@ -150,4 +150,28 @@ impl Peer {
         command.arg(format!("--config-dir={place}"));
         Self::start(command, *port, dir)
     }
+
+    /// Knot DNS, which serves the zones on, from a primary, signed both ways.
+    pub fn knot(binary: &Path, dir: tempfile::TempDir, setup: &Setup<'_>) -> Self {
+        let place = dir.path().display();
+        let [key, algorithm, secret] = KEY;
+        let primary = setup.primary.expect("files are not what it is tried with");
+        let (address, from) = (primary.ip(), primary.port());
+        let mut conf = format!(
+            "server:\n  listen: 127.0.0.1@{}\n  rundir: {place}\n  udp-workers: 1\n  tcp-workers: 1\n\
+             log:\n  - target: stderr\n    any: info\ndatabase:\n  storage: {place}\n\
+             key:\n  - id: {key}\n    algorithm: {algorithm}\n    secret: {secret}\n\
+             remote:\n  - id: primary\n    address: {address}@{from}\n    key: {key}\n\
+             acl:\n  - id: told\n    address: {address}\n    key: {key}\n    action: notify\n\
+             template:\n  - id: default\n    storage: {place}\n    master: primary\n    acl: told\nzone:\n",
+            setup.port
+        );
+        for zone in setup.zones {
+            writeln!(conf, "  - domain: {zone}").unwrap();
+        }
+        fs::write(dir.path().join("knot.conf"), conf).unwrap();
+        let mut command = Command::new(binary);
+        command.arg("-c").arg(dir.path().join("knot.conf"));
+        Self::start(command, setup.port, dir)
+    }
 }
