@@ -63,8 +63,12 @@ fn dig_reads_signed_transfers_and_takes_no_other_signature() {
     let unsigned = run(&[ALLOW, "AXFR"], None);
     assert!(unsigned.contains("Transfer failed") && !unsigned.contains("passthru"), "{unsigned}");
     assert!(run(&[ALLOW, "SOA"], None).contains("status: REFUSED"));
-    let trouble = primary.transfers.report()[0].trouble.clone().expect("it is told");
-    assert!(trouble.what.contains("BADSIG"), "{trouble:?}");
+    // What went wrong last is told, and nobody answers NOTIFY here either.
+    let told = || {
+        run(&[ALLOW, "SOA"], Some("YW5vdGhlciBzZWNyZXQgYWx0b2dldGhlciE="));
+        primary.transfers.report()[0].trouble.as_ref().is_some_and(|trouble| trouble.what.contains("BADSIG"))
+    };
+    assert!((0..5).any(|_| told()), "{:?}", primary.transfers.report()[0].trouble);
     // An agent, with the right key.
     primary.transfers.refuse(vec!["127.0.0.0/8".parse().unwrap()]);
     let agent = run(&[ALLOW, "AXFR"], Some(SECRET));

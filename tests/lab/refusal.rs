@@ -94,8 +94,12 @@ fn fragments_are_judged_as_what_they_make() {
         socket.set_read_timeout(Some(crate::world::PATIENCE)).unwrap();
         let mut buffer = [0; 5000];
         let to = |text: &str| std::net::SocketAddr::new(text.parse().unwrap(), 443);
-        socket.send_to(&[7; 4000], to(site)).unwrap();
-        assert_eq!(socket.recv(&mut buffer).unwrap(), 4000);
+        // A fragment may be lost where the machine is busy, and the datagram with it.
+        let mut comes_back = |_| {
+            socket.send_to(&[7; 4000], to(site)).unwrap();
+            socket.recv(&mut buffer).ok()
+        };
+        assert_eq!((0..3).find_map(&mut comes_back), Some(4000));
         socket.send_to(&[7; 4000], to(other)).unwrap();
         assert!(socket.recv(&mut buffer).is_err());
         assert_eq!(world.internet.servers.count(|arrival| arrival.to == to(other).ip()), 0);
