@@ -16,8 +16,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clawgress::nft::{Kernel, Options};
-use clawgress::plan::ir::{Data, DataType, Family, Ident, Key, KeyType, SetSpec, Value, Verdict};
+use clawgress::plan::ir::{Data, Family, Ident, Key, Value, Verdict};
 use clawgress::plan::ops::Op;
+use clawgress::plan::table::{CLASSES, leases};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 
@@ -121,17 +122,8 @@ fn alone(elements: usize, count: u32) -> Vec<f64> {
         unshare(CloneFlags::CLONE_NEWNET).expect("root may");
         first_in_line();
         let mut kernel = Kernel::open(Options { own_table: true, old_kernel: false }).expect("the packet filter");
-        let leases = SetSpec {
-            key: KeyType::MarkAddress(Family::V4),
-            data: DataType::Mark,
-            interval: false,
-            timeout: true,
-            counter: false,
-            size: Some(1 << 20),
-        };
-        let classes = SetSpec { key: KeyType::Mark, data: DataType::Verdict, counter: true, ..leases };
         let [down, up, dst] = ["down", "up", "dst4"].map(Ident::from);
-        let sets = [(&down, classes), (&up, classes), (&dst, leases)];
+        let sets = [(&down, CLASSES), (&up, CLASSES), (&dst, leases(Family::V4))];
         let made = sets.map(|(name, spec)| Op::AddSet(name.clone(), spec));
         kernel.commit(&[&[Op::AddTable][..], &made].concat()).expect("a table");
         let comment: std::sync::Arc<str> = "a f100000.bench.example.com".into();

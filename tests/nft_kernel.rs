@@ -14,19 +14,11 @@ use clawgress::plan::ir::{
     Verdict, proto,
 };
 use clawgress::plan::ops::{Op, Table, diff};
+use clawgress::plan::table::leases;
 use clawgress::plan::text::{render, render_rule};
 use nft_namespace::{Namespace, list, load, nft, ready};
 use nft_tables::{at, ident};
 use proptest::test_runner::{Config, TestRunner};
-
-const LEASES: SetSpec = SetSpec {
-    key: KeyType::MarkAddress(Family::V4),
-    data: DataType::Mark,
-    interval: false,
-    timeout: true,
-    counter: false,
-    size: Some(1 << 20),
-};
 
 fn kernel() -> Kernel {
     Kernel::open(Options::default()).expect("the kernel's packet filter")
@@ -46,7 +38,7 @@ fn lease(number: u32, class: u32, timeout_ms: u64) -> (Key, Value) {
 /// A kernel with the table and an empty set of leases.
 fn with_leases(options: Options) -> Kernel {
     let mut kernel = Kernel::open(options).expect("the kernel's packet filter");
-    kernel.commit(&[Op::AddTable, Op::AddSet(ident("dst4"), LEASES)]).expect("a table");
+    kernel.commit(&[Op::AddTable, Op::AddSet(ident("dst4"), leases(Family::V4))]).expect("a table");
     kernel
 }
 
@@ -422,7 +414,8 @@ fn a_comment_of_any_length_allowed_fits() {
     let range = |first, last| {
         (Key::Range(at(first), at(last)), Value { comment: Some("r".repeat(200).into()), ..Value::plain(Data::None) })
     };
-    let spec = SetSpec { key: KeyType::Address(Family::V4), data: DataType::None, interval: true, ..LEASES };
+    let spec =
+        SetSpec { key: KeyType::Address(Family::V4), data: DataType::None, interval: true, ..leases(Family::V4) };
     let spec = SetSpec { timeout: false, size: None, ..spec };
     let elements = BTreeMap::from([range("10.0.0.0", "10.255.255.255"), range("11.0.0.0", "255.255.255.255")]);
     let set = Set { spec, elements: elements.clone().into() };

@@ -6,28 +6,12 @@ mod nft_tables;
 use std::os::fd::AsFd as _;
 
 use clawgress::nft::{Kernel, Options, Removal, Removals};
-use clawgress::plan::ir::{Data, DataType, Family, Key, KeyType, SetSpec, Value, Verdict};
+use clawgress::plan::ir::{Data, Family, Key, Value, Verdict};
 use clawgress::plan::ops::Op;
+use clawgress::plan::table::{CLASSES, leases};
 use nft_namespace::{Namespace, listeners, nft, ready};
 use nft_tables::ident;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
-const COUNTED: SetSpec = SetSpec {
-    key: KeyType::Mark,
-    data: DataType::Verdict,
-    interval: false,
-    timeout: true,
-    counter: true,
-    size: Some(1 << 20),
-};
-const LEASES: SetSpec = SetSpec {
-    key: KeyType::MarkAddress(Family::V4),
-    data: DataType::Mark,
-    interval: false,
-    timeout: true,
-    counter: false,
-    size: Some(1 << 20),
-};
 
 /// The longest there is.
 fn comment() -> String {
@@ -54,7 +38,7 @@ fn telling() -> Option<(Kernel, Removals)> {
     let (removals, teller) = Removals::of_writer().expect("a descriptor");
     kernel.tell(teller).expect("the right to enlarge a buffer");
     kernel
-        .commit(&[Op::AddTable, Op::AddSet(ident("up"), COUNTED), Op::AddSet(ident("dst4"), LEASES)])
+        .commit(&[Op::AddTable, Op::AddSet(ident("up"), CLASSES), Op::AddSet(ident("dst4"), leases(Family::V4))])
         .expect("a table");
     Some((kernel, removals))
 }
@@ -169,7 +153,7 @@ fn who_listens_to_anybody_hears_of_others_too() {
     }
     let _namespace = Namespace::new();
     let mut kernel = Kernel::open(Options::default()).expect("the kernel's packet filter");
-    kernel.commit(&[Op::AddTable, Op::AddSet(ident("up"), COUNTED)]).expect("a table");
+    kernel.commit(&[Op::AddTable, Op::AddSet(ident("up"), CLASSES)]).expect("a table");
     kernel.commit(&[Op::AddElements(ident("up"), marks(1..4))]).expect("elements");
     let mut removals = Removals::of_anybody().expect("the right to listen");
     assert_eq!(listeners(), 1);

@@ -2,8 +2,8 @@
 //!
 //! Everything stays on the loopback interface, at ports that are free. `dig` (package `bind9-dnsutils`) reads transfers
 //! and checks their signatures with BIND's code; Unbound follows without signatures, which is all that it can; BIND
-//! (`bind9`), Knot DNS (`knot`) and PowerDNS Recursor (`pdns-recursor`) follow with them, the last without NOTIFY. One that is missing is
-//! skipped loudly; with `CI=true` that is a failure, but for those whose service takes port 53 (see `tests/rpz_peers.rs`).
+//! (`bind9`), Knot DNS (`knot`) and PowerDNS Recursor (`pdns-recursor`) follow with them, the last without NOTIFY. One that
+//! is missing is skipped loudly; with `CI=true` that is a failure, but for those whose service takes port 53 (see `tests/rpz_peers.rs`).
 
 #[path = "rpz_transfer/primary.rs"]
 mod primary;
@@ -26,6 +26,12 @@ use tools::{dig, wait};
 
 fn images(names: &[&str]) -> Image {
     Image::from_records(names.iter().map(|name| (*name, Action::Passthru)))
+}
+
+/// A zone so large that its differences are smaller.
+fn among_many(name: &str) -> Image {
+    let many: Vec<String> = (0..2000).map(|number| format!("n{number}.example.org")).collect();
+    images(&many.iter().map(String::as_str).chain([name]).collect::<Vec<_>>())
 }
 
 #[test]
@@ -126,9 +132,7 @@ fn powerdns_recursor_follows_by_asking_and_signs() {
     let Some(binary) = program("pdns_recursor", "pdns-recursor", true) else { return };
     let port = free_port();
     let primary = Primary::start(&[Who::signed(Ipv4Addr::LOCALHOST, port)], Limits::default());
-    let many: Vec<String> = (0..2000).map(|number| format!("n{number}.example.org")).collect();
-    let with = |name: &'static str| images(&many.iter().map(String::as_str).chain([name]).collect::<Vec<_>>());
-    primary.publish(1000, with("a.example.org"));
+    primary.publish(1000, among_many("a.example.org"));
     let zones = zones();
     let setup = Setup::following(primary.address, &zones, port, upstream());
     let mut peer = Peer::recursor(&binary, tempfile::tempdir().unwrap(), &setup, 1);
@@ -136,7 +140,7 @@ fn powerdns_recursor_follows_by_asking_and_signs() {
     assert_eq!(peer.ask("b.example.org"), Asked::NoName);
     assert_eq!(peer.ask("elsewhere.test"), Asked::NoName);
     for (serial, here, gone) in [(2000, "b.example.org", "a.example.org"), (3000, "c.example.org", "b.example.org")] {
-        primary.publish(serial, with(here));
+        primary.publish(serial, among_many(here));
         wait("it follows a change", &mut peer, |peer| peer.ask(here) == Asked::Address);
         wait("what went is gone", &mut peer, |peer| peer.ask(gone) == Asked::NoName);
         wait("its state is known", &mut peer, |_| {
@@ -155,9 +159,7 @@ fn knot_dns_follows_by_notify_and_signs() {
     let Some(binary) = program("knotd", "knot", true) else { return };
     let port = free_port();
     let primary = Primary::start(&[Who::signed(Ipv4Addr::LOCALHOST, port)], Limits::default());
-    let many: Vec<String> = (0..2000).map(|number| format!("n{number}.example.org")).collect();
-    let with = |name: &'static str| images(&many.iter().map(String::as_str).chain([name]).collect::<Vec<_>>());
-    primary.publish(1000, with("a.example.org"));
+    primary.publish(1000, among_many("a.example.org"));
     let zones = zones();
     let setup = Setup::following(primary.address, &zones, port, upstream());
     let mut peer = Peer::knot(&binary, tempfile::tempdir().unwrap(), &setup);
@@ -170,7 +172,7 @@ fn knot_dns_follows_by_notify_and_signs() {
     assert_eq!(has(&peer, "b.example.org"), Some(false));
     for (serial, here, gone) in [(2000, "b.example.org", "a.example.org"), (3000, "c.example.org", "b.example.org")] {
         let start = Instant::now();
-        primary.publish(serial, with(here));
+        primary.publish(serial, among_many(here));
         wait("it follows a change", &mut peer, |peer| has(peer, here) == Some(true));
         assert!(start.elapsed() < Duration::from_secs(50), "it was told, and did not have to ask");
         assert_eq!(has(&peer, gone), Some(false));

@@ -259,12 +259,12 @@ impl Classes {
     /// The classes to give up when there are too many: of those whose leases ended, the ones that ended first, a quarter
     /// of the bound. A host that has its full share gives up its own.
     pub fn surplus(&mut self, now: u64) -> Vec<u32> {
+        if !self.are_many(now) {
+            return Vec::new();
+        }
         let all = self.by_id.len() >= MAX_CLASSES;
         let full: BTreeSet<HostId> =
             self.per_host.iter().filter(|(_, count)| **count >= MAX_CLASSES_PER_HOST).map(|(host, _)| *host).collect();
-        if (!all && full.is_empty()) || now < self.next_search {
-            return Vec::new();
-        }
         self.next_search = now + SEARCH_PAUSE;
         let mut idle: Vec<(u64, u32, HostId)> = self
             .iter()

@@ -12,11 +12,11 @@ use std::os::fd::AsRawFd;
 use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg};
 
 use super::batch::BATCH;
 use super::carriers::Carriers;
-use super::datagram::{Head, answer, info4, info6};
+use super::datagram::{Head, answer, info4, info6, send};
 
 /// Room for an answer as it is written; larger ones make their own.
 const USUAL_ANSWER: usize = 512;
@@ -188,21 +188,7 @@ fn send_together(socket: &impl AsRawFd, head: &Head, group: &[usize], rooms: &[V
         *part = IoSlice::new(&rooms[*at]);
     }
     let size = group.first().and_then(|at| u16::try_from(rooms[*at].len()).ok()).ok_or(Errno::EMSGSIZE)?;
-    let (way4, way6);
-    let (parts, peer) = (&parts[..group.len()], SockaddrStorage::from(head.peer));
-    let segments = ControlMessage::UdpGsoSegments(&size);
-    let control = match (head.peer, head.local) {
-        (SocketAddr::V4(_), Some(IpAddr::V4(local))) => {
-            way4 = info4(local);
-            &[segments, ControlMessage::Ipv4PacketInfo(&way4)][..]
-        }
-        (SocketAddr::V6(_), Some(IpAddr::V6(local))) => {
-            way6 = info6(local, head.interface);
-            &[segments, ControlMessage::Ipv6PacketInfo(&way6)]
-        }
-        _ => &[segments],
-    };
-    sendmsg(socket.as_raw_fd(), parts, control, MsgFlags::MSG_DONTWAIT, Some(&peer)).map(drop)
+    send(socket, head, &parts[..group.len()], Some(size))
 }
 
 /// Whether two answers may share what the kernel is told about their way.

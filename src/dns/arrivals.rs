@@ -31,8 +31,6 @@ pub(super) struct Arrivals<J, L> {
     /// Answers that wait for the kernel, the oldest first.
     groups: VecDeque<Group>,
     next: u64,
-    /// What the kernel said before the question was out of hand.
-    at_once: Arc<Mutex<Option<Granted>>>,
 }
 
 struct Group {
@@ -54,7 +52,7 @@ impl<J: Judge, L: Leaser> Arrivals<J, L> {
         let (service, runtime, sockets) = (Arc::downgrade(service), Handle::current(), sockets.to_vec());
         Box::new(|| {
             let ways = sockets.into_iter().map(|socket| (socket, Answers::new())).collect();
-            Box::new(Self { service, inbox, runtime, ways, groups: VecDeque::new(), next: 0, at_once: Arc::default() })
+            Box::new(Self { service, inbox, runtime, ways, groups: VecDeque::new(), next: 0 })
         })
     }
 
@@ -85,20 +83,23 @@ impl<J: Judge, L: Leaser> Arrivals<J, L> {
         waiting: Vec<Waiting>,
         now: Instant,
     ) {
-        let (number, inbox, at_once) = (self.next, Arc::clone(&self.inbox), Arc::clone(&self.at_once));
+        let (number, inbox) = (self.next, Arc::clone(&self.inbox));
+        // What the kernel said before the question was out of hand.
+        let at_once: Arc<Mutex<Option<Granted>>> = Arc::default();
+        let slot = Arc::clone(&at_once);
         self.next += 1;
         self.groups.push_back(Group { number, since: now, waiting });
         let own = std::thread::current().id();
         let tell = move |granted| {
             // From here it need not go by the inbox, which would be another round.
             if std::thread::current().id() == own {
-                *at_once.lock().unwrap_or_else(PoisonError::into_inner) = Some(granted);
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(granted);
             } else {
                 inbox.push([Job::Granted(number, granted)]);
             }
         };
         service.leaser.lease_all(requests, Box::new(tell));
-        let granted = self.at_once.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let granted = at_once.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(granted) = granted {
             self.release(number, granted, service);
         }

@@ -9,8 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, RecvMsg, SockaddrIn, SockaddrIn6, SockaddrStorage, sendmsg,
-    setsockopt, sockopt,
+    ControlMessage, ControlMessageOwned, MsgFlags, RecvMsg, SockaddrStorage, sendmsg, setsockopt, sockopt,
 };
 
 /// One received datagram's head.
@@ -80,24 +79,31 @@ pub(super) fn info6(local: Ipv6Addr, interface: u32) -> libc::in6_pktinfo {
 
 /// Sends an answer to the datagram with `head`; does not wait.
 pub(super) fn answer(socket: &impl AsRawFd, head: &Head, bytes: &[u8]) -> io::Result<()> {
-    let parts = [IoSlice::new(bytes)];
-    let fd = socket.as_raw_fd();
-    match (head.peer, head.local) {
-        (SocketAddr::V4(peer), Some(IpAddr::V4(local))) => {
-            let info = info4(local);
-            let control = [ControlMessage::Ipv4PacketInfo(&info)];
-            sendmsg(fd, &parts, &control, MsgFlags::MSG_DONTWAIT, Some(&SockaddrIn::from(peer)))?;
+    Ok(send(socket, head, &[IoSlice::new(bytes)], None)?)
+}
+
+/// The same in parts. `cut`: as datagrams of so many octets, which the kernel makes of all of it (`UDP_SEGMENT`, udp(7)).
+pub(super) fn send(socket: &impl AsRawFd, head: &Head, parts: &[IoSlice<'_>], cut: Option<u16>) -> nix::Result<()> {
+    let (way4, way6);
+    let way = match (head.peer, head.local) {
+        (SocketAddr::V4(_), Some(IpAddr::V4(local))) => {
+            way4 = info4(local);
+            Some(ControlMessage::Ipv4PacketInfo(&way4))
         }
-        (SocketAddr::V6(peer), Some(IpAddr::V6(local))) => {
-            let info = info6(local, head.interface);
-            let control = [ControlMessage::Ipv6PacketInfo(&info)];
-            sendmsg(fd, &parts, &control, MsgFlags::MSG_DONTWAIT, Some(&SockaddrIn6::from(peer)))?;
+        (SocketAddr::V6(_), Some(IpAddr::V6(local))) => {
+            way6 = info6(local, head.interface);
+            Some(ControlMessage::Ipv6PacketInfo(&way6))
         }
-        (peer, _) => {
-            sendmsg(fd, &parts, &[], MsgFlags::MSG_DONTWAIT, Some(&SockaddrStorage::from(peer)))?;
-        }
-    }
-    Ok(())
+        _ => None,
+    };
+    let cut = cut.as_ref().map(ControlMessage::UdpGsoSegments);
+    let control = match (way, cut) {
+        (Some(way), Some(cut)) => &[way, cut][..],
+        (Some(one), None) | (None, Some(one)) => &[one],
+        (None, None) => &[],
+    };
+    let peer = SockaddrStorage::from(head.peer);
+    sendmsg(socket.as_raw_fd(), parts, control, MsgFlags::MSG_DONTWAIT, Some(&peer)).map(drop)
 }
 
 fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {

@@ -14,6 +14,20 @@ use crate::policy::model::Policy;
 
 /// The most classes and leases the kernel will hold; a lease beyond it is refused, never an older one dropped.
 const MAX_DYNAMIC: u32 = 1 << 20;
+/// A map of classes to what becomes of their packets, which counts them.
+pub const CLASSES: SetSpec = SetSpec {
+    key: KeyType::Mark,
+    data: DataType::Verdict,
+    interval: false,
+    timeout: true,
+    counter: true,
+    size: Some(MAX_DYNAMIC),
+};
+
+/// A map of hosts and addresses of a family to classes.
+pub const fn leases(family: Family) -> SetSpec {
+    SetSpec { key: KeyType::MarkAddress(family), data: DataType::Mark, counter: false, ..CLASSES }
+}
 
 pub(super) struct Build<'a> {
     pub policy: &'a Policy,
@@ -41,26 +55,10 @@ impl<'a> Build<'a> {
     /// Sets that leases fill.
     fn dynamic_sets(&mut self) {
         for family in Family::BOTH {
-            let spec = SetSpec {
-                key: KeyType::MarkAddress(family),
-                data: DataType::Mark,
-                interval: false,
-                timeout: true,
-                counter: false,
-                size: Some(MAX_DYNAMIC),
-            };
-            self.set(names::of("dst", family), spec, Elements::default());
+            self.set(names::of("dst", family), leases(family), Elements::default());
         }
         for name in [names::UP, names::DOWN, names::SENT_UP, names::SENT_DOWN] {
-            let spec = SetSpec {
-                key: KeyType::Mark,
-                data: DataType::Verdict,
-                interval: false,
-                timeout: true,
-                counter: true,
-                size: Some(MAX_DYNAMIC),
-            };
-            self.set(name.into(), spec, Elements::default());
+            self.set(name.into(), CLASSES, Elements::default());
         }
     }
 

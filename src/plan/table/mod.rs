@@ -45,6 +45,7 @@ pub fn table_of(policy: &Policy, lists: &Lists, situation: &Situation) -> Table 
     build.finish()
 }
 
+pub use build::{CLASSES, leases};
 pub use hosts::segments;
 pub use lists::Lists;
 pub use meters::{MERGED, make as make_meter, rules as meter_rules, set_cap, stop as stop_cap};
