@@ -17,7 +17,7 @@ use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use serde_json::{Value, json};
 
-use measure::{Table, bar, median, memory, ms, percentile, quick, spread, timed};
+use measure::{Table, bar, median, memory, ms, percentile, rounds, spread, timed};
 use world::{Agent, World};
 
 /// Entries of the domain list, and of the address list.
@@ -39,7 +39,7 @@ fn main() {
         &format!("A policy of {SIZE} domains and {SIZE} addresses"),
         &["what", "median ms", "spread", "bar", "notes"],
     );
-    let rounds = if quick() { 5 } else { 7 };
+    let rounds = rounds().min(7);
 
     // From nothing: a new daemon and a new table each time.
     let (mut first, mut loaded) = (Vec::new(), (f64::NAN, f64::NAN));
