@@ -5,25 +5,15 @@ mod nft_namespace;
 mod nft_tables;
 
 use clawgress::nft::{Kernel, Options};
-use clawgress::plan::ops::{Op, Table, diff};
+use clawgress::plan::ops::{Table, diff};
 use clawgress::plan::text::render;
-use nft_namespace::{Namespace, list, list_json, load, ready};
+use nft_namespace::{Namespace, kernel, list, list_json, load, ready};
+use nft_tables::from_nothing;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 /// Random tables per property: each takes some 30 ms of namespaces and `nft`.
 const CASES: u32 = 96;
-
-/// The transaction that makes a table from nothing.
-fn from_nothing(table: &Table) -> Vec<Op> {
-    let mut ops = vec![Op::AddTable];
-    ops.extend(diff(&Table::default(), table).into_ops());
-    ops
-}
-
-fn kernel() -> Kernel {
-    Kernel::open(Options::default()).expect("the kernel's packet filter")
-}
 
 /// Commits in one namespace, loads the text in another, and compares all views.
 fn assert_same(committed: &Namespace, loaded: &Namespace, table: &Table) {

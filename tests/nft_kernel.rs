@@ -16,19 +16,9 @@ use clawgress::plan::ir::{
 use clawgress::plan::ops::{Op, Table, diff};
 use clawgress::plan::table::leases;
 use clawgress::plan::text::{render, render_rule};
-use nft_namespace::{Namespace, list, load, nft, ready};
-use nft_tables::{at, ident};
+use nft_namespace::{Namespace, kernel, list, load, nft, ready};
+use nft_tables::{at, from_nothing, ident};
 use proptest::test_runner::{Config, TestRunner};
-
-fn kernel() -> Kernel {
-    Kernel::open(Options::default()).expect("the kernel's packet filter")
-}
-
-fn from_nothing(table: &Table) -> Vec<Op> {
-    let mut ops = vec![Op::AddTable];
-    ops.extend(diff(&Table::default(), table).into_ops());
-    ops
-}
 
 fn lease(number: u32, class: u32, timeout_ms: u64) -> (Key, Value) {
     let key = Key::MarkAddress(7, std::net::IpAddr::V4((0x0a00_0000 + number).into()));

@@ -6,19 +6,15 @@ mod nft_tables;
 use std::collections::BTreeMap;
 use std::net::UdpSocket;
 
-use clawgress::nft::{Event, HeldObject, Kernel, Options, Watch};
+use clawgress::nft::{Event, HeldObject, Kernel, Watch};
 use clawgress::plan::ir::{Action, Base, Chain, ChainType, Cond, Hook, Object, ObjectKind, Rule, Verdict, proto};
 use clawgress::plan::ops::{Op, Table, diff};
-use nft_namespace::{Namespace, ready};
-use nft_tables::{ident, rule};
+use nft_namespace::{Namespace, kernel, ready};
+use nft_tables::{from_nothing, ident, rule};
 
 /// Octets of an IP packet that carries a datagram of [`DATAGRAM`] octets.
 const PACKET: u64 = 100;
 const DATAGRAM: usize = 72;
-
-fn kernel() -> Kernel {
-    Kernel::open(Options::default()).expect("the kernel's packet filter")
-}
 
 /// Datagrams to the discard port are charged to `spent`, and dropped once it is over.
 fn table(limit: u64) -> Table {
@@ -66,7 +62,7 @@ fn a_quota_charges_refused_packets_too_and_keeps_its_use_when_raised() {
     let _namespace = Namespace::new();
     nft_namespace::loopback_up();
     let mut kernel = kernel();
-    kernel.commit(&[vec![Op::AddTable], diff(&Table::default(), &table(3 * PACKET)).into_ops()].concat()).unwrap();
+    kernel.commit(&from_nothing(&table(3 * PACKET))).unwrap();
     send(5);
     assert_eq!((counted(&mut kernel, "passed"), counted(&mut kernel, "refused")), (3, 2));
     let spent = |kernel: &mut Kernel| kernel.object("spent", ObjectKind::Quota).unwrap();
@@ -96,7 +92,7 @@ fn the_kernel_tells_once_that_a_quota_is_used_up_and_again_after_it_was_raised()
     let _namespace = Namespace::new();
     nft_namespace::loopback_up();
     let mut kernel = kernel();
-    kernel.commit(&[vec![Op::AddTable], diff(&Table::default(), &table(PACKET)).into_ops()].concat()).unwrap();
+    kernel.commit(&from_nothing(&table(PACKET))).unwrap();
     let mut watch = Watch::open(kernel.port()).unwrap();
     send(4);
     assert_eq!(watch.wait().unwrap(), Event::UsedUp(ident("spent")));

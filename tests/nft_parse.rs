@@ -3,9 +3,9 @@
 mod nft_namespace;
 mod nft_tables;
 
-use clawgress::nft::{Held, Kernel, Options};
-use clawgress::plan::ops::{Op, Table, diff};
-use nft_namespace::{Namespace, ready};
+use clawgress::nft::Held;
+use nft_namespace::{Namespace, kernel, ready};
+use nft_tables::{everything, from_nothing};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -24,10 +24,8 @@ fn changed_dumps_are_read() {
         return;
     }
     let _namespace = Namespace::new();
-    let mut kernel = Kernel::open(Options::default()).expect("the kernel's packet filter");
-    let mut ops = vec![Op::AddTable];
-    ops.extend(diff(&Table::default(), &nft_tables::everything()).into_ops());
-    kernel.commit(&ops).expect("a table");
+    let mut kernel = kernel();
+    kernel.commit(&from_nothing(&everything())).expect("a table");
     let dump = kernel.dump().expect("a dump");
     assert!(Held::parse(&dump).is_some_and(|held| !held.sets.is_empty()));
 

@@ -19,10 +19,13 @@ use std::time::{Duration, Instant};
 
 use clawgress::dns::transfer::Limits;
 use clawgress::plan::rpz::{Action, Image};
-use primary::{ALLOW, DENY, Primary, SECRET, Who};
-use resolvers::start::Setup;
-use resolvers::{Asked, Peer, free_port, program, upstream};
+use primary::{ALLOW, Primary, SECRET, Who};
+use resolvers::{Asked, Peer, program};
 use tools::{dig, wait};
+
+/// What comes and what goes, under which serial.
+const CHANGES: [(u32, &str, &str); 2] =
+    [(2000, "b.example.org", "a.example.org"), (3000, "c.example.org", "b.example.org")];
 
 fn images(names: &[&str]) -> Image {
     Image::from_records(names.iter().map(|name| (*name, Action::Passthru)))
@@ -90,39 +93,27 @@ fn follows(peer: &mut Peer, primary: &Primary) {
     assert_eq!(peer.ask("b.example.org"), Asked::NoName);
     // The zones ask once a minute by themselves; what comes sooner comes by NOTIFY. Twice, because the first may still be
     // told with what was told while the peer started.
-    for (serial, here, gone) in [(2000, "b.example.org", "a.example.org"), (3000, "c.example.org", "b.example.org")] {
+    for (serial, here, gone) in CHANGES {
         let start = Instant::now();
         primary.publish(serial, images(&[here]));
         wait("it follows a change", peer, |peer| peer.ask(here) == Asked::Address);
         assert!(start.elapsed() < Duration::from_secs(50), "it was told, and did not have to ask");
         wait("what went is gone", peer, |peer| peer.ask(gone) == Asked::NoName);
-        wait("its state is known", peer, |_| {
-            let report = &primary.transfers.report()[0];
-            let zone = report.zones.iter().find(|zone| zone.zone == ALLOW).unwrap();
-            zone.confirmed == Some(serial) && zone.notified == Some(serial)
-        });
+        wait("its state is known", peer, |_| primary.known() == (Some(serial), Some(serial)));
     }
 }
 
 #[test]
 fn unbound_follows_a_change_by_notify() {
     let Some(binary) = program("unbound", "unbound", false) else { return };
-    let port = free_port();
-    let primary = Primary::start(&[Who::unsigned(Ipv4Addr::LOCALHOST, port)], Limits::default());
-    primary.publish(1000, images(&["a.example.org"]));
-    let zones = zones();
-    let setup = Setup::following(primary.address, &zones, port, upstream());
+    let (primary, setup) = Primary::with_one(Who::unsigned, images(&["a.example.org"]));
     follows(&mut Peer::unbound(&binary, tempfile::tempdir().unwrap(), &setup), &primary);
 }
 
 #[test]
 fn bind_follows_a_change_by_notify_and_signs() {
     let Some(binary) = program("named", "bind9", true) else { return };
-    let port = free_port();
-    let primary = Primary::start(&[Who::signed(Ipv4Addr::LOCALHOST, port)], Limits::default());
-    primary.publish(1000, images(&["a.example.org"]));
-    let zones = zones();
-    let setup = Setup::following(primary.address, &zones, port, upstream());
+    let (primary, setup) = Primary::with_one(Who::signed, images(&["a.example.org"]));
     follows(&mut Peer::bind(&binary, tempfile::tempdir().unwrap(), &setup), &primary);
 }
 
@@ -130,23 +121,16 @@ fn bind_follows_a_change_by_notify_and_signs() {
 #[test]
 fn powerdns_recursor_follows_by_asking_and_signs() {
     let Some(binary) = program("pdns_recursor", "pdns-recursor", true) else { return };
-    let port = free_port();
-    let primary = Primary::start(&[Who::signed(Ipv4Addr::LOCALHOST, port)], Limits::default());
-    primary.publish(1000, among_many("a.example.org"));
-    let zones = zones();
-    let setup = Setup::following(primary.address, &zones, port, upstream());
+    let (primary, setup) = Primary::with_one(Who::signed, among_many("a.example.org"));
     let mut peer = Peer::recursor(&binary, tempfile::tempdir().unwrap(), &setup, 1);
     wait("the zones are there", &mut peer, |peer| peer.ask("a.example.org") == Asked::Address);
     assert_eq!(peer.ask("b.example.org"), Asked::NoName);
     assert_eq!(peer.ask("elsewhere.test"), Asked::NoName);
-    for (serial, here, gone) in [(2000, "b.example.org", "a.example.org"), (3000, "c.example.org", "b.example.org")] {
+    for (serial, here, gone) in CHANGES {
         primary.publish(serial, among_many(here));
         wait("it follows a change", &mut peer, |peer| peer.ask(here) == Asked::Address);
         wait("what went is gone", &mut peer, |peer| peer.ask(gone) == Asked::NoName);
-        wait("its state is known", &mut peer, |_| {
-            let report = &primary.transfers.report()[0];
-            report.zones.iter().find(|zone| zone.zone == ALLOW).unwrap().confirmed == Some(serial)
-        });
+        wait("its state is known", &mut peer, |_| primary.known().0 == Some(serial));
     }
     let log = peer.log();
     let step = log.lines().filter(|line| line.contains(r#"additions="1""#) && line.contains(r#"removals="1""#));
@@ -157,11 +141,7 @@ fn powerdns_recursor_follows_by_asking_and_signs() {
 #[test]
 fn knot_dns_follows_by_notify_and_signs() {
     let Some(binary) = program("knotd", "knot", true) else { return };
-    let port = free_port();
-    let primary = Primary::start(&[Who::signed(Ipv4Addr::LOCALHOST, port)], Limits::default());
-    primary.publish(1000, among_many("a.example.org"));
-    let zones = zones();
-    let setup = Setup::following(primary.address, &zones, port, upstream());
+    let (primary, setup) = Primary::with_one(Who::signed, among_many("a.example.org"));
     let mut peer = Peer::knot(&binary, tempfile::tempdir().unwrap(), &setup);
     let has = |peer: &Peer, name: &str| match peer.ask(&format!("{name}.{}", ALLOW.trim_end_matches('.'))) {
         Asked::Address => Some(true),
@@ -170,17 +150,13 @@ fn knot_dns_follows_by_notify_and_signs() {
     };
     wait("the zones are there", &mut peer, |peer| has(peer, "a.example.org") == Some(true));
     assert_eq!(has(&peer, "b.example.org"), Some(false));
-    for (serial, here, gone) in [(2000, "b.example.org", "a.example.org"), (3000, "c.example.org", "b.example.org")] {
+    for (serial, here, gone) in CHANGES {
         let start = Instant::now();
         primary.publish(serial, among_many(here));
         wait("it follows a change", &mut peer, |peer| has(peer, here) == Some(true));
         assert!(start.elapsed() < Duration::from_secs(50), "it was told, and did not have to ask");
         assert_eq!(has(&peer, gone), Some(false));
-        wait("its state is known", &mut peer, |_| {
-            let report = &primary.transfers.report()[0];
-            let zone = report.zones.iter().find(|zone| zone.zone == ALLOW).unwrap();
-            zone.confirmed == Some(serial) && zone.notified == Some(serial)
-        });
+        wait("its state is known", &mut peer, |_| primary.known() == (Some(serial), Some(serial)));
     }
     let log = peer.log();
     let took = |kind: &str| {
@@ -188,10 +164,6 @@ fn knot_dns_follows_by_notify_and_signs() {
         of_zone.filter(|line| line.contains("finished")).count()
     };
     assert_eq!((took("AXFR, incoming"), took("IXFR, incoming")), (1, 2), "differences came, not whole zones: {log}");
-}
-
-fn zones() -> Vec<String> {
-    [ALLOW, DENY].map(str::to_owned).to_vec()
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Exfil caps at work: what the kernel tells, what the disk keeps, what is granted next.
 
 mod book;
+mod listen;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -9,13 +10,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tracing::{error, info, warn};
 
 pub use self::book::Book;
+pub use self::listen::listen;
 use super::answer::Office;
 use super::gate::Gate;
-use super::handle::{EndsTheProcess, Handle};
 use super::protocol::Check;
 use super::status::check;
 use crate::core::caps::{CapRecord, CapUse, Caps, Change, Reading, Stopped};
-use crate::nft::{Event, Held, HeldObject, Kernel, KernelError, Options, Watch};
+use crate::nft::{Held, HeldObject, Kernel, KernelError, Options};
 use crate::plan::ir::{Ident, ObjectKind};
 use crate::plan::meter::{CapId, CapState};
 use crate::plan::ops::Op;
@@ -32,10 +33,6 @@ const LEAD: TimeDelta = TimeDelta::milliseconds(10);
 const LEAD_OF_EACH: TimeDelta = TimeDelta::microseconds(50);
 /// When a turn is tried again that disk or kernel refused.
 const AGAIN_LATER: TimeDelta = TimeDelta::seconds(1);
-/// How long nothing is heard before it is looked whether there is still a cap, milliseconds.
-const GLANCE: u16 = 1000;
-/// After an error on the watching socket.
-const AGAIN: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// The next turn, and which of its caps were not read yet.
 #[derive(Debug, Default)]
@@ -323,77 +320,5 @@ pub async fn usage(office: &Arc<Office>) -> (Vec<CapUse>, Option<Check>) {
         }
         Ok(Err(error)) => (Vec::new(), Some(check("caps", false, error.to_string()))),
         Err(error) => (Vec::new(), Some(check("caps", false, error.to_string()))),
-    }
-}
-
-/// Listens for caps that are used up, while there are any: to whoever listens the kernel writes a message about each element
-/// that comes or goes. `changed`: another policy is in force. Its thread ends with the process.
-pub fn listen(gate: Handle, mut changed: tokio::sync::watch::Receiver<()>) {
-    let runtime = tokio::runtime::Handle::current();
-    let work = move || {
-        let _guard = EndsTheProcess("the watch over exfil caps");
-        let Ok(port) = runtime.block_on(gate.run(|gate| gate.kernel().port())) else { return };
-        let none = || runtime.block_on(gate.run(|gate| gate.state.caps.is_empty()));
-        'listening: loop {
-            match none() {
-                Ok(false) => {}
-                Ok(true) if runtime.block_on(changed.changed()).is_ok() => continue,
-                _ => return,
-            }
-            let mut watch = match Watch::open(port) {
-                Ok(watch) => watch,
-                Err(error) => {
-                    error!("cannot hear when exfil caps are used up: {error}");
-                    std::thread::sleep(AGAIN);
-                    continue;
-                }
-            };
-            // Whatever happened while nobody listened.
-            match runtime.block_on(gate.run(Gate::look_at_caps)) {
-                Ok(true) => {}
-                Ok(false) => {
-                    std::thread::sleep(AGAIN);
-                    continue;
-                }
-                Err(_) => return,
-            }
-            while let Ok(event) = watch.wait_for(GLANCE) {
-                // What is in force no more is none to listen for.
-                if changed.has_changed().is_ok_and(|changed| changed) {
-                    changed.mark_unchanged();
-                    match none() {
-                        Ok(false) => {}
-                        Ok(true) => continue 'listening,
-                        Err(_) => return,
-                    }
-                }
-                let mut stopped = BTreeSet::new();
-                let mut next = event;
-                // Those that wait go together: one write, one transaction.
-                let heard = loop {
-                    match next {
-                        Some(Event::UsedUp(name)) => stopped.extend(names::read_cap(&name)),
-                        Some(Event::Changed(_) | Event::Deleted(_)) => {}
-                        Some(Event::Lost) => break runtime.block_on(gate.run(Gate::look_at_caps)),
-                        None if stopped.is_empty() => break Ok(true),
-                        None => {
-                            let some: Vec<CapId> = std::mem::take(&mut stopped).into_iter().collect();
-                            let work = move |gate: &mut Gate| gate.caps_stopped(&some);
-                            break runtime.block_on(gate.run(work)).map(|()| true);
-                        }
-                    }
-                    next = if stopped.len() < GROUP { watch.try_next().ok().flatten() } else { None };
-                };
-                match heard {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(_) => return,
-                }
-            }
-            std::thread::sleep(AGAIN);
-        }
-    };
-    if let Err(error) = std::thread::Builder::new().name("caps".into()).spawn(work) {
-        error!("cannot hear when exfil caps are used up: {error}");
     }
 }

@@ -316,6 +316,22 @@ fn a_signal_right_after_readiness_is_understood() {
     }
 }
 
+#[test]
+fn names_are_looked_up_when_no_descriptor_is_left() {
+    let mut world = world!();
+    let names: Vec<String> = (0..100).map(|number| format!("n{number}.example.com")).collect();
+    names.iter().for_each(|name| world.internet.upstream.host(name, &[SITE]));
+    world.gateway.enforce(json!({ "version": 1, "allow": { "domains": ["*.example.com"] } }));
+    // Each thread that asks has its sockets now.
+    let (before, after) = names.split_at(40);
+    before.iter().for_each(|name| assert_eq!(world.a.addresses(name).len(), 1, "{name}"));
+    let pid = world.gateway.pid().expect("the daemon runs").to_string();
+    run("prlimit", &["--nofile=3:", "--pid", &pid]);
+    after.iter().for_each(|name| assert_eq!(world.a.addresses(name).len(), 1, "{name}"));
+    let table = world.gateway.nft(&["list", "map", "inet", "clawgress", "dst4"]);
+    assert!(table.must_succeed().contains(SITE), "leases were granted");
+}
+
 /// A small disk of its own over a directory; gone with the value.
 pub(crate) struct Disk(std::path::PathBuf);
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use clawgress::nft::{Kernel, Options};
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// Whether tests can have namespaces and `nft`. Without them: a loud skip, or a failure where CI promises them.
@@ -19,6 +20,11 @@ pub fn ready() -> bool {
     assert!(std::env::var("CI").as_deref() != Ok("true"), "this test needs {missing}, and CI must have it");
     eprintln!("\n*** SKIPPED: this test needs {missing} ***\n");
     false
+}
+
+/// The packet filter of the thread's namespace, whose tables are nobody's.
+pub fn kernel() -> Kernel {
+    Kernel::open(Options::default()).expect("the kernel's packet filter")
 }
 
 /// A network namespace of this thread; gone with its last user.

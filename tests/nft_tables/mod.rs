@@ -11,7 +11,7 @@ use clawgress::plan::ir::{
     Action, Base, Chain, ChainType, Cond, Data, DataType, Direction, End, Family, Field, Hook, Ident, Key, KeyType,
     Lookup, Object, Op, Rule, Set, SetSpec, States, Value, Verdict, proto,
 };
-use clawgress::plan::ops::Table;
+use clawgress::plan::ops::{self, Table};
 
 pub const KEYS: [KeyType; 6] = [
     KeyType::Mark,
@@ -33,6 +33,12 @@ pub fn ident(name: &str) -> Ident {
 
 pub fn rule(conds: Vec<Cond>, actions: Vec<Action>) -> Rule {
     Rule { conds, actions, comment: String::new() }
+}
+
+/// The transaction that makes a table from nothing.
+pub fn from_nothing(table: &Table) -> Vec<ops::Op> {
+    let all = ops::diff(&Table::default(), table).into_ops();
+    std::iter::once(ops::Op::AddTable).chain(all).collect()
 }
 
 pub fn at(text: &str) -> IpAddr {

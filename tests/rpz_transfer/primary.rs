@@ -1,13 +1,14 @@
 //! The gateway's side: the zones, served on loopback without a daemon.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use clawgress::dns::transfer::{self, Algorithm, Key, Limits, Secondary, Settings, Transfers};
 use clawgress::plan::rpz::{Action, Edition, Image, Served};
 use tokio::runtime::Runtime;
 
-use super::resolvers::start::KEY;
+use super::resolvers::start::{KEY, Setup};
+use super::resolvers::{free_port, upstream};
 
 /// The secret that all share, base 64.
 pub const SECRET: &str = KEY[2];
@@ -15,6 +16,8 @@ pub const SECRET: &str = KEY[2];
 pub const ALLOW: &str = "global.allow.rpz.clawgress.";
 /// The zone that refuses the rest.
 pub const DENY: &str = "deny.rpz.clawgress.";
+/// Both.
+static ZONES: LazyLock<[String; 2]> = LazyLock::new(|| [ALLOW, DENY].map(str::to_owned));
 
 /// A secondary.
 pub struct Who(Secondary);
@@ -49,6 +52,23 @@ impl Primary {
         let (address, transfers) = (bound.addresses()[0], bound.transfers());
         runtime.spawn(bound.serve(std::future::pending()));
         Self { address, transfers, last: Mutex::new(None), _runtime: runtime }
+    }
+
+    /// One that serves its first zones to one secondary, and how to set that one up.
+    pub fn with_one(who: fn(Ipv4Addr, u16) -> Who, first: Image) -> (Self, Setup<'static>) {
+        let port = free_port();
+        let primary = Self::start(&[who(Ipv4Addr::LOCALHOST, port)], Limits::default());
+        primary.publish(1000, first);
+        let setup = Setup::following(primary.address, &*ZONES, port, upstream());
+        (primary, setup)
+    }
+
+    /// What is known of the first secondary and the zone of what is allowed: the serials that it confirmed and that it took
+    /// note of.
+    pub fn known(&self) -> (Option<u32>, Option<u32>) {
+        let report = &self.transfers.report()[0];
+        let zone = report.zones.iter().find(|zone| zone.zone == ALLOW).expect("it is served");
+        (zone.confirmed, zone.notified)
     }
 
     /// Serves what is allowed under a serial, as a step from what was served before.

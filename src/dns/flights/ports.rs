@@ -137,7 +137,13 @@ impl Ports {
             self.choice[upstream].swap_remove(place);
             self.close_if_idle(slot);
         }
-        Ok(self.open(epoll, upstream, address, now))
+        Ok(self.open(epoll, upstream, address, now).or_else(|error| {
+            // Who has no descriptor left asks by a socket that is there, or not at all.
+            let none_left = matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE));
+            let open = &self.choice[upstream];
+            let slot = open.get(place % open.len().max(1)).filter(|_| none_left);
+            slot.copied().ok_or(error)
+        }))
     }
 
     fn open(&mut self, epoll: &Epoll, upstream: usize, address: SocketAddr, now: Instant) -> io::Result<usize> {

@@ -104,7 +104,7 @@ impl Machine {
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.init().to_string()]);
-        command.args(["--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup", "--root", "--"]);
+        command.args(["--mount", "--pid", "--net", "--uts", "--ipc", "--cgroup", "--root", "--wd", "--"]);
         command.args(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"]).args(words);
         command
     }
