@@ -94,7 +94,7 @@ impl Budget {
 }
 
 /// Who shares a budget: an IPv6 subnet is one neighbour, which has as many addresses as it likes.
-fn neighbour(source: IpAddr) -> IpAddr {
+pub(super) fn neighbour(source: IpAddr) -> IpAddr {
     match source {
         IpAddr::V4(_) => source,
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),

@@ -144,7 +144,7 @@ impl<J: Judge, L: Leaser> Service<J, L> {
             self.tell(Asker::new(&query, &client, host, &*judge), &decision, None);
             return Step::Ready(bytes);
         }
-        match self.pending.admit(host) {
+        match self.pending.admit(host, client.source) {
             Some(ticket) => Step::Later(Box::pin(Arc::clone(self).look_up(query, client, ticket))),
             None => Step::Ready(self.no_answer(&query, &Failure::Overload)),
         }
@@ -152,8 +152,8 @@ impl<J: Judge, L: Leaser> Service<J, L> {
 
     /// A place to wait for a plain and allowed question by UDP, whose answer may be known already. `None`: there is none
     /// left, and nothing was counted.
-    pub fn admit(&self, host: HostId, stored: Option<&Stored>, now: Instant) -> Option<Ticket> {
-        let ticket = self.pending.admit(host)?;
+    pub fn admit(&self, host: HostId, source: IpAddr, stored: Option<&Stored>, now: Instant) -> Option<Ticket> {
+        let ticket = self.pending.admit(host, source)?;
         Counters::bump(&self.counters.queries);
         Counters::bump(&self.counters.allowed);
         if let Some(stored) = stored {

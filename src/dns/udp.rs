@@ -118,7 +118,7 @@ impl<J: Judge, L: Leaser> Receiver<J, L> {
                     Quick::Dropped => {}
                     Quick::Waits(host, stored) => {
                         let client = Client { source, interface };
-                        match self.service.admit(host, stored.as_deref(), turn.now()) {
+                        match self.service.admit(host, source, stored.as_deref(), turn.now()) {
                             Some(ticket) => {
                                 let socket = self.number;
                                 let miss = Miss { socket, head, packet: packet.into(), client, _ticket: ticket };

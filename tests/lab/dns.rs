@@ -285,6 +285,23 @@ fn a_host_with_many_addresses_leaves_connections_for_others() {
 }
 
 #[test]
+fn a_source_of_no_host_that_floods_leaves_places_for_others() {
+    let mut world = world!();
+    world.internet.upstream.host("cached.example", &[SITE]);
+    world.gateway.enforce(json!({ "version": 1, "allow": { "domains": ["*.slow.example", "cached.example"] } }));
+    world.a.reach("cached.example", 443).must_reach();
+    world.internet.upstream.silent(true);
+    let socket = world.a.netns.enter(|| UdpSocket::bind("0.0.0.0:0")).expect("ports are left");
+    for n in 0..3000 {
+        let wire = question(&format!("n{n}.slow.example"), RecordType::A);
+        socket.send_to(&wire, (world.a.router4, 53)).expect("a route");
+    }
+    // The other agent has no lease yet, so its answer has to wait for the kernel.
+    let reply = world.b.lookup("cached.example", RecordType::A).expect("an answer");
+    assert!(reply.code() == "NOERROR" && reply.after < Duration::from_millis(200), "{reply:?}");
+}
+
+#[test]
 fn a_host_that_floods_leaves_places_for_others() {
     let mut world = world!();
     world.internet.upstream.host("cached.example", &[SITE]);

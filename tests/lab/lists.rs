@@ -170,6 +170,42 @@ fn a_changed_file_is_a_new_revision_and_a_missing_one_keeps_the_old() {
 }
 
 #[test]
+fn a_file_that_turns_into_something_else_lifts_nothing_and_is_told_until_it_is_a_list_again() {
+    let mut world = world!();
+    serve(&world);
+    write(&world, "bad.txt", "bad.example.com\n");
+    write(&world, "more.txt", "x.example.com\n");
+    let mut lists = list(&world, "bad.txt", "domains");
+    lists
+        .as_array_mut()
+        .expect("a list")
+        .push(json!({ "name": "more", "file": world.gateway.path("more.txt"), "format": "domains" }));
+    world.gateway.enforce(json!({ "version": 1, "allow": { "domains": ["*.example.com"] },
+        "deny": { "domain_lists": lists } }));
+    // What a server sends instead of the list.
+    write(&world, "bad.txt", "<html><body>503 Service Unavailable</body></html>\n");
+    wait(&world, "the page is told", || !check(&world).0);
+    let told = |world: &World| check(world).1.contains("could be read as domains; what it said in revision");
+    assert!(told(&world), "{}", check(&world).1);
+    world.a.reach("bad.example.com", 443).must_be_blocked_by_name();
+    assert_eq!(newest(&world)["revision"], 1);
+    // Changes of the other list come into force, and the trouble goes on being told; so it does after a start.
+    for (turn, name) in [(2, "worse.example.com"), (3, "worst.example.com")] {
+        write(&world, "more.txt", &format!("{name}\n"));
+        wait(&world, "the other list is in force", || newest(&world)["revision"] == turn);
+        assert!(told(&world), "{}", check(&world).1);
+        world.a.reach("bad.example.com", 443).must_be_blocked_by_name();
+    }
+    world.gateway.kill9();
+    world.gateway.start();
+    wait(&world, "the page is told", || told(&world));
+    world.a.reach("bad.example.com", 443).must_be_blocked_by_name();
+    write(&world, "bad.txt", "worse.example.com\n");
+    wait(&world, "it is a list again", || resolves(&world, "bad.example.com"));
+    assert!(check(&world).0);
+}
+
+#[test]
 fn a_rollback_brings_back_what_the_file_said() {
     let mut world = world!();
     serve(&world);

@@ -226,6 +226,8 @@ fn what_is_no_list_is_refused() {
         (&b"\x1f\x8b\x08 and so on"[..], "compressed"),
         (b"\xff\xfea\0.\0b\0", "UTF-16"),
         (b"PK\x03\x04", "compressed"),
+        (b"BZh91AY&SY", "compressed"),
+        (b"7z\xbc\xaf\x27\x1c", "compressed"),
     ] {
         let refused = Reader::new(ListFormat::Domains, 0, 1).feed(octets).unwrap_err();
         assert!(refused.to_string().contains(words), "{refused}");

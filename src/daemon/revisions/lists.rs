@@ -86,16 +86,23 @@ fn one(
         _ => Some(now()),
     };
     let trouble = match fresh {
+        // An error page in the place of the list, or a list of another format, must not lift the one that is in force.
+        Some(Ok(one)) if one.contents.report().is_misread() && one.contents.digest() != kept.sha256 => {
+            Some(format!("nothing in {} could be read as {}", key.0, key.1.word()))
+        }
         Some(Ok(one)) => return Ok(one),
-        Some(Err(error)) => Some(format!("{error}; what it said in revision {} stays in force", meta.revision)),
+        Some(Err(error)) => Some(error.to_string()),
         None => None,
     };
+    let trouble = trouble.map(|why| format!("{why}; what it said in revision {} stays in force", meta.revision));
+    // What was no good was not taken up, and is told again by the next revision and the next start.
+    let seen = if trouble.is_some() { kept.seen.clone() } else { stamp.ok() };
     let contents = match known.get(&kept.sha256) {
         Some(contents) => Some(Arc::clone(contents)),
         None => store.kept_list(&kept.sha256).map_err(|error| error.to_string())?.map(Arc::new),
     };
     match (contents, pinned) {
-        (Some(contents), _) => Ok(One { contents, seen: stamp.ok(), trouble }),
+        (Some(contents), _) => Ok(One { contents, seen, trouble }),
         (None, true) => Err(format!("what {} said in revision {} is not kept any more", key.0, meta.revision)),
         // Better what it says now than nothing.
         (None, false) => now().map_err(|error| error.to_string()),

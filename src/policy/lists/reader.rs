@@ -126,7 +126,9 @@ fn no_text(octets: &[u8]) -> Option<&'static str> {
         [0x1f, 0x8b, ..]
         | [b'P', b'K', 3, 4, ..]
         | [0xfd, b'7', b'z', b'X', b'Z', ..]
-        | [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("compressed; unpack it"),
+        | [0x28, 0xb5, 0x2f, 0xfd, ..]
+        | [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, ..]
+        | [b'7', b'z', 0xbc, 0xaf, ..] => Some("compressed; unpack it"),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("a text in UTF-16; save it as UTF-8"),
         _ => None,
     }
