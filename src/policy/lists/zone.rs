@@ -5,7 +5,7 @@ use super::report::{Aside, Fault};
 use super::trigger::{Action, Trigger};
 
 /// How many lines one record may have; an SOA has some seven. What goes on for longer has a bracket too many, and must
-/// not swallow the rest of the file.
+/// swallow neither the rest of the file nor the lines up to there: each of them is read for itself then.
 const MAX_RECORD_LINES: u32 = 16;
 /// Words of one record that are looked at.
 const MAX_WORDS: usize = 64;
@@ -28,12 +28,17 @@ pub(super) struct Zone {
     words: Vec<String>,
     begun: u32,
     depth: u32,
+    /// The lines behind the one where it began.
+    held: Vec<(u32, String)>,
 }
 
 impl Zone {
     pub fn line(&mut self, contents: &mut Contents, number: u32, text: &str) {
-        if self.depth == 0 {
+        if self.depth > 0 {
+            self.held.push((number, text.to_owned()));
+        } else {
             self.words.clear();
+            self.held.clear();
             self.begun = number;
             if text.trim_start().starts_with(['#', ';']) {
                 return;
@@ -43,15 +48,10 @@ impl Zone {
                 self.words.push(String::new());
             }
         }
-        if !self.split(text) {
-            self.depth = 0;
-            return contents.reject(self.begun, Fault::Bracket);
+        if !self.split(text) || self.depth > 0 && number - self.begun >= MAX_RECORD_LINES {
+            return self.give_up(contents);
         }
         if self.depth > 0 {
-            if number - self.begun >= MAX_RECORD_LINES {
-                self.depth = 0;
-                contents.reject(self.begun, Fault::Bracket);
-            }
             return;
         }
         if self.words.iter().all(String::is_empty) {
@@ -68,7 +68,21 @@ impl Zone {
     /// The end of the file.
     pub fn finish(&mut self, contents: &mut Contents) {
         if self.depth > 0 {
-            contents.reject(self.begun, Fault::Bracket);
+            self.give_up(contents);
+        }
+    }
+
+    /// The record does not end: its first line means nothing, and each of the others is a record of its own or means
+    /// nothing. None is read a third time, so that a file of brackets costs no more than another.
+    fn give_up(&mut self, contents: &mut Contents) {
+        self.depth = 0;
+        contents.reject(self.begun, Fault::Bracket);
+        for (number, text) in std::mem::take(&mut self.held) {
+            self.line(contents, number, &text);
+            if self.depth > 0 {
+                self.depth = 0;
+                contents.reject(number, Fault::Bracket);
+            }
         }
     }
 
@@ -82,7 +96,7 @@ impl Zone {
                 ')' if self.depth == 0 => return false,
                 ')' => self.depth -= 1,
                 '"' => {
-                    let Some(end) = rest[1..].find('"') else { return false };
+                    let Some(end) = closing(&rest[1..]) else { return false };
                     self.word("\"");
                     rest = rest[end + 2..].trim_start();
                     continue;
@@ -204,6 +218,16 @@ impl Zone {
             None => Err(Fault::OutsideZone),
         }
     }
+}
+
+/// Where a quoted string ends. A backslash makes the octet behind it one of the string (RFC 1035 section 5.1).
+fn closing(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    text.bytes().position(|octet| {
+        let end = octet == b'"' && !escaped;
+        escaped = octet == b'\\' && !escaped;
+        end
+    })
 }
 
 fn join(name: &str, origin: &str) -> String {
