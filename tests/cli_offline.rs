@@ -352,6 +352,11 @@ fn check_reads_the_lists_in_files() {
     let ran = program.run(&["explain", "--policy", &policy, "--source", "192.168.10.10", "--ip", "10.1.2.3"]);
     assert_eq!(ran.code, Some(0));
 
+    program.write("bad.rpz", "; nothing\n");
+    let ran = program.run(&["check", "--policy", &policy]);
+    assert_eq!(ran.code, Some(0));
+    assert!(ran.stderr.contains(&format!("/deny/domain_lists/0: {zone} holds no name")), "{}", ran.stderr);
+
     std::fs::remove_file(&zone).unwrap();
     let ran = program.run(&["check", "--policy", &policy]);
     let ran = ran.refused(&format!("error: {policy} is not a valid policy: one mistake"));

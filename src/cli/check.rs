@@ -1,5 +1,7 @@
 //! `clawgress check`: is the policy valid, and would this version enforce it?
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use serde_json::json;
 
@@ -53,7 +55,7 @@ pub(super) fn check(arguments: &Arguments, context: &mut Context) -> anyhow::Res
             return Ok(refuse(&name, if arguments.json { &[] } else { &errors }));
         }
     };
-    warnings.extend(remarks(&policy));
+    warnings.extend(remarks(&policy, &BTreeMap::new()));
     let (missing, lists) = (not_yet_enforced(&policy), summaries(&policy));
     if arguments.json {
         let none: [(); 0] = [];

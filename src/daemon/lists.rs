@@ -12,15 +12,15 @@ use super::answer::Office;
 use super::protocol::Check;
 use super::revisions::Revisions;
 use super::status::check;
-use crate::policy::lists::summaries;
-use crate::store::Stamp;
+use crate::policy::lists::{emptied, summaries};
+use crate::store::{KeptList, Stamp};
 
 /// How often files are looked at. A change is taken up when two looks in a row see the same, so that no half of a file
 /// that is being written is.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// What files look like; `None`: a file cannot be looked at.
-type Looks = BTreeMap<String, Option<Stamp>>;
+/// What files look like, or why they cannot be looked at.
+type Looks = BTreeMap<String, Result<Stamp, String>>;
 
 /// Follows the files of the policy in force.
 pub async fn follow(office: Arc<Office>, stopped: impl Future<Output = ()>) {
@@ -30,13 +30,20 @@ pub async fn follow(office: Arc<Office>, stopped: impl Future<Output = ()>) {
         let mut taken = Looks::new();
         loop {
             tokio::time::sleep(LOOK).await;
-            let lists = office.revisions.lock().await.lists();
+            let (lists, troubled) = {
+                let revisions = office.revisions.lock().await;
+                (revisions.lists(), !revisions.lists_trouble.is_empty())
+            };
             if lists.is_empty() {
                 continue;
             }
-            let in_force: Looks = lists.into_iter().map(|list| (list.file, list.seen)).collect();
-            let Some(now) = look(&in_force).await else { return };
-            let news = now.iter().any(|(file, look)| in_force.get(file) != Some(look) && taken.get(file) != Some(look));
+            let in_force: BTreeMap<_, _> = lists.into_iter().map(|list| (list.file, list.seen)).collect();
+            let Some(now) = look(in_force.keys().cloned().collect()).await else { return };
+            let news = now.iter().any(|(file, look)| {
+                // What is told of a file holds no more when the file is again as it was.
+                let changed = troubled || in_force.get(file).is_none_or(|seen| seen.as_ref() != look.as_ref().ok());
+                changed && taken.get(file) != Some(look)
+            });
             if news && now == before {
                 take_up(&office).await;
                 taken.clone_from(&now);
@@ -51,9 +58,9 @@ pub async fn follow(office: Arc<Office>, stopped: impl Future<Output = ()>) {
 }
 
 /// On a thread of its own: a file system that is gone must not hold up answers.
-async fn look(files: &Looks) -> Option<Looks> {
-    let files: Vec<String> = files.keys().cloned().collect();
-    let looks = || files.into_iter().map(|file| (file.clone(), Stamp::of(Path::new(&file)).ok())).collect();
+async fn look(files: Vec<String>) -> Option<Looks> {
+    let one = |file: &String| Stamp::of(Path::new(file)).map_err(|error| error.to_string());
+    let looks = move || files.into_iter().map(|file| (file.clone(), one(&file))).collect();
     tokio::task::spawn_blocking(looks).await.ok()
 }
 
@@ -89,10 +96,20 @@ pub(super) fn checks(revisions: &Revisions) -> Vec<Check> {
         let (file, format) = (&list.file, list.format.word());
         report.is_misread().then(|| format!("{path}: nothing in {file} could be read as {format}"))
     });
-    let bad: Vec<String> = revisions.lists_trouble.iter().cloned().chain(misread).collect();
-    if bad.is_empty() {
+    let mut checks: Vec<Check> = revisions
+        .lists_trouble
+        .iter()
+        .cloned()
+        .chain(misread)
+        .map(|sentence| check("lists", false, sentence))
+        .collect();
+    let well = checks.is_empty();
+    // Somebody may mean it so: no failure, and not to be overlooked.
+    let of_file = |list: &KeptList| list.held.map(|held| check("lists", true, emptied(&list.file, Some(held))));
+    checks.extend(current.meta.lists.iter().filter_map(of_file));
+    if well {
         let lists: Vec<String> = told.iter().map(ToString::to_string).collect();
-        return vec![check("lists", true, lists.join("; "))];
+        checks.push(check("lists", true, lists.join("; ")));
     }
-    bad.into_iter().map(|sentence| check("lists", false, sentence)).collect()
+    checks
 }

@@ -14,9 +14,10 @@ use tracing::{error, info, warn};
 use super::answer::{Caller, Office, answer};
 use super::decided::Decided;
 use super::gate::{Gate, recharge};
-use super::protocol::Response;
+use super::protocol::{Refusal, Response};
 use super::recorder::Recorder;
-use super::revisions::{Author, Last, Revisions, keep_promises};
+use super::revisions::{Author, Last, Revisions, describe, keep_promises};
+use super::status::is_stored;
 use super::telemetry::Telemetry;
 use super::{alive, caps, control, held, lists, timeline, watch, world, zones};
 use crate::nft::{Kernel, KernelError, Options, Removals};
@@ -329,11 +330,20 @@ async fn reload_policy(revisions: &mut Revisions) {
             }
         }
         Err(rejected) => {
-            error!("the stored policy is not enforced: {}", rejected.message);
+            // What is in force is the stored policy: only its files can be no good, and the watch over them sees it when they
+            // are again.
+            let files = rejected.refusal == Refusal::Invalid && is_stored(revisions);
+            let what = if files {
+                "the files of the policy in force are not taken up"
+            } else {
+                "the stored policy is not enforced"
+            };
+            error!("{what}: {}", rejected.message);
             for mistake in &rejected.errors {
                 error!("{mistake}");
             }
-            revisions.trouble = vec![format!("the stored policy is not enforced: {}", rejected.message)];
+            let told = vec![format!("{what}: {}", describe(&rejected))];
+            if files { revisions.lists_trouble = told } else { revisions.trouble = told }
         }
     }
 }

@@ -277,6 +277,11 @@ fn stored(revisions: &Revisions) -> (bool, Option<Check>) {
     (true, Some(check("stored", ok, message)))
 }
 
+/// Whether the policy in force is the stored one.
+pub(super) fn is_stored(revisions: &Revisions) -> bool {
+    revisions.current.is_some() && !stored(revisions).0
+}
+
 /// Hosts on which nothing is enforced: nobody should forget them.
 fn mode(revisions: &Revisions) -> Option<Check> {
     let policy = &revisions.current.as_ref()?.policy;

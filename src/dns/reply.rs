@@ -95,12 +95,13 @@ pub(super) fn without_upstream(query: &Query) -> Option<Vec<u8>> {
     }
 }
 
-/// What upstream said, as far as it may be told. `stale`: it said so a while ago, and is silent now.
+/// What upstream said, as far as it may be told. `stale`: it said so a while ago, and now every upstream is silent or
+/// fails.
 pub(super) fn answer(query: &Query, answer: Answer, stale: bool) -> Vec<u8> {
     let mut message = base(query, answer.code);
     message.answers = answer.records;
     message.authorities = answer.authorities;
-    seal(query, message, stale.then_some((Ede::Stale, "no upstream answers")))
+    seal(query, message, stale.then_some((Ede::Stale, "no upstream has an answer now")))
 }
 
 fn base(query: &Query, code: ResponseCode) -> Message {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::atomic::Staged;
 use super::{Store, StoreError, make_dir, words};
 use crate::policy::lists::{Contents, CopyReader, MAX_RULES, Reader, Refused};
-use crate::policy::model::{ListFile, ListFormat};
+use crate::policy::model::{DomainList, ListFile, ListFormat};
 use crate::policy::{Diagnostic, Policy};
 
 /// The most files with lists that one policy may name. Each is looked at every few seconds.
@@ -54,7 +54,8 @@ pub enum ListError {
     Moving(PathBuf),
 }
 
-/// By what a file is known to be unchanged: size, time of the last change (nanoseconds since 1970) and inode.
+/// By what a file is known to be unchanged: size, time of the last change (nanoseconds since 1970), inode, and the time of
+/// the last change of any of these, which no program can set as it likes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp(String);
 
@@ -75,7 +76,9 @@ impl Stamp {
         if !meta.is_file() {
             return Err(ListError::Special(path.to_owned()));
         }
-        Ok(Self(format!("{}-{}.{:09}-{}", meta.len(), meta.mtime(), meta.mtime_nsec(), meta.ino())))
+        let (changed, touched) = ((meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()));
+        let (size, inode) = (meta.len(), meta.ino());
+        Ok(Self(format!("{size}-{}.{:09}-{inode}-{}.{:09}", changed.0, changed.1, touched.0, touched.1)))
     }
 }
 
@@ -91,6 +94,9 @@ pub struct KeptList {
     /// The file when it was last looked at; `None`: it could not be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<Stamp>,
+    /// It was emptied: how many rules it had when it last had any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<usize>,
 }
 
 /// Reads a file with at most `room` rules.
@@ -126,8 +132,8 @@ pub fn read_list(path: &Path, format: ListFormat, room: usize) -> Result<(Conten
 /// # Errors
 /// Files that cannot be read, each with the line of the policy that names it.
 pub fn read_lists(policy: &Policy) -> Result<BTreeMap<ListFile, Arc<Contents>>, Vec<Diagnostic>> {
-    each_list(policy, |(file, format), room| {
-        let (contents, _) = read_list(Path::new(file), *format, room).map_err(|error| error.to_string())?;
+    each_list(policy, |list, room| {
+        let (contents, _) = read_list(Path::new(&list.file), list.format, room).map_err(|error| error.to_string())?;
         Ok(Arc::new(contents))
     })
 }
@@ -138,7 +144,7 @@ pub fn read_lists(policy: &Policy) -> Result<BTreeMap<ListFile, Arc<Contents>>, 
 /// What it said, each with the line of the policy that names the file; or that there are too many files.
 pub fn each_list(
     policy: &Policy,
-    mut contents: impl FnMut(&ListFile, usize) -> Result<Arc<Contents>, String>,
+    mut contents: impl FnMut(&DomainList, usize) -> Result<Arc<Contents>, String>,
 ) -> Result<BTreeMap<ListFile, Arc<Contents>>, Vec<Diagnostic>> {
     let (mut all, mut mistakes) = (BTreeMap::<ListFile, Arc<Contents>>::new(), Vec::new());
     let mut room = MAX_RULES;
@@ -155,7 +161,7 @@ pub fn each_list(
             mistake(message, Some("put some of the lists into one file"));
             break;
         }
-        match contents(&key, room) {
+        match contents(list, room) {
             Ok(contents) => {
                 room -= contents.len().min(room);
                 all.insert(key, contents);
@@ -247,5 +253,29 @@ impl Store {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_file_rewritten_in_place_shows_although_its_size_and_time_are_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("list");
+        fs::write(&path, "a.example\n").unwrap();
+        let modified = fs::metadata(&path).unwrap().modified().unwrap();
+        let before = Stamp::of(&path).unwrap();
+        assert_eq!(Stamp::of(&path).unwrap(), before);
+        let start = Instant::now();
+        // The kernel's clock for files has ticks of some milliseconds.
+        while Stamp::of(&path).unwrap() == before {
+            assert!(start.elapsed() < Duration::from_secs(5), "a change that is never seen");
+            fs::write(&path, "b.example\n").unwrap();
+            fs::File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
+        }
     }
 }

@@ -17,7 +17,7 @@ fn write(world: &World, name: &str, text: &str) {
 }
 
 fn list(world: &World, name: &str, format: &str) -> Value {
-    json!([{ "name": name, "file": world.gateway.path(name), "format": format }])
+    json!([{ "name": name.replace('/', "-"), "file": world.gateway.path(name), "format": format }])
 }
 
 /// Everything below example.com, but what the file names.
@@ -251,4 +251,108 @@ fn copies_go_with_their_revisions() {
     assert_eq!(copies(&world), 50, "as many as there are revisions");
     world.gateway.import(json!({ "version": 1 }));
     assert_eq!(copies(&world), 49);
+}
+
+#[test]
+fn a_page_in_the_place_of_a_list_is_refused_by_those_who_have_it_read_until_the_list_is_taken_out() {
+    let mut world = world!();
+    serve(&world);
+    write(&world, "bad.txt", "bad.example.com\nworse.example.com\n");
+    world.gateway.enforce(denying(&world, "domains"));
+    write(&world, "bad.txt", "<html><body>503 Service Unavailable</body></html>\n");
+    let policy = world.gateway.path("policy.json");
+    let policy = policy.to_str().expect("UTF-8");
+    let file = world.gateway.path("bad.txt");
+    for ask in
+        [&["apply"][..], &["apply", "--policy", policy], &["import", "--policy", policy], &["plan", "--policy", policy]]
+    {
+        let ran = world.gateway.tool(ask);
+        assert_eq!(ran.code, Some(1), "{ask:?}: {}", ran.stderr);
+        let told = format!(
+            "/deny/domain_lists/0/file: list bad.txt: nothing in {} could be read as domains (0 names, 1 rejected; line 1: \
+             more than one name on the line), and what it said in revision 1 is in force: 2 rules",
+            file.display()
+        );
+        assert!(ran.stderr.contains(&told), "{ask:?}: {}", ran.stderr);
+        world.a.reach("bad.example.com", 443).must_be_blocked_by_name();
+    }
+    world.gateway.hangup();
+    wait(&world, "SIGHUP is answered", || world.gateway.log().contains("/file: list bad.txt: nothing in"));
+    wait(&world, "the page is told", || check(&world).1.contains("could be read as domains"));
+    assert!(!check(&world).0);
+    world.a.reach("bad.example.com", 443).must_be_blocked_by_name();
+    assert_eq!(newest(&world)["revision"], 1);
+    // All is well once the file is a list again.
+    write(&world, "bad.txt", "bad.example.com\nworse.example.com\n");
+    wait(&world, "the list is back", || check(&world).0);
+    world.gateway.tool(&["health"]).must_succeed();
+    write(&world, "bad.txt", "<html><body>503 Service Unavailable</body></html>\n");
+    // Who wants it out takes it out; what is new in a policy may be whatever it is, and status says so.
+    world.gateway.import(json!({ "version": 1, "allow": { "domains": ["*.example.com"] } }));
+    world.a.reach("bad.example.com", 443).must_reach();
+    world.gateway.import(denying(&world, "domains"));
+    assert!(!check(&world).0, "{}", check(&world).1);
+    world.a.reach("bad.example.com", 443).must_reach();
+    // One page after another lifts nothing.
+    write(&world, "bad.txt", "<html>\n<body>504 Gateway Timeout</body>\n</html>\n");
+    world.gateway.tool(&["apply"]).must_succeed();
+    assert!(!check(&world).0, "{}", check(&world).1);
+}
+
+#[test]
+fn a_list_that_was_emptied_lifts_what_it_said_and_everybody_is_told() {
+    let mut world = world!();
+    serve(&world);
+    write(&world, "bad.txt", "bad.example.com\nworse.example.com\n");
+    world.gateway.enforce(denying(&world, "domains"));
+    let told = format!("{} holds no name; it held 2 rules before", world.gateway.path("bad.txt").display());
+    write(&world, "bad.txt", "# nothing left\n");
+    wait(&world, "the empty list is in force", || resolves(&world, "bad.example.com"));
+    let (ok, message) = check(&world);
+    assert!(ok && message.contains(&told), "{message}");
+    world.gateway.tool(&["health"]).must_succeed();
+    let log = world.gateway.log();
+    assert!(log.contains(&told), "{log}");
+    // It is so still for who has it read again, and after a start.
+    let ran = world.gateway.tool(&["apply"]);
+    ran.must_succeed();
+    assert!(ran.stderr.contains(&told), "{}", ran.stderr);
+    world.gateway.kill9();
+    world.gateway.start();
+    assert!(check(&world).1.contains(&told), "{}", check(&world).1);
+    write(&world, "bad.txt", "bad.example.com\n");
+    wait(&world, "it says something", || !resolves(&world, "bad.example.com"));
+    assert!(!check(&world).1.contains("it held"), "{}", check(&world).1);
+    // Emptied before an import: the import tells it.
+    write(&world, "bad.txt", "");
+    let policy = world.gateway.path("policy.json");
+    let ran = world.gateway.tool(&["import", "--policy", policy.to_str().expect("UTF-8")]);
+    ran.must_succeed();
+    assert!(ran.stderr.contains("holds no name; it held 1 rule before"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_is_in_the_place_of_a_file_is_told_as_what_it_is() {
+    let mut world = world!();
+    write(&world, "bad.txt", "bad.example.com\n");
+    world.gateway.enforce(denying(&world, "domains"));
+    let file = world.gateway.path("bad.txt");
+    std::fs::rename(&file, world.gateway.path("aside.txt")).expect("it was there");
+    wait(&world, "the missing file is told", || check(&world).1.contains("there is no such file"));
+    std::fs::create_dir(&file).expect("the place is free");
+    wait(&world, "the directory is told", || check(&world).1.contains("it is a directory"));
+    std::fs::remove_dir(&file).expect("it is empty");
+    nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRUSR).expect("the place is free");
+    wait(&world, "the FIFO is told", || check(&world).1.contains("is not a regular file"));
+    std::fs::rename(world.gateway.path("aside.txt"), &file).expect("it takes the place");
+    wait(&world, "the file is back", || check(&world).0);
+    // A file that is there again and was never touched, as after a mount.
+    let (dir, away) = (world.gateway.path("lists"), world.gateway.path("away"));
+    std::fs::create_dir(&dir).expect("the temporary directory is writable");
+    write(&world, "lists/bad.txt", "bad.example.com\n");
+    world.gateway.import(json!({ "version": 1, "deny": { "domain_lists": list(&world, "lists/bad.txt", "domains") } }));
+    std::fs::rename(&dir, &away).expect("it was there");
+    wait(&world, "the missing file is told", || check(&world).1.contains("there is no such file"));
+    std::fs::rename(&away, &dir).expect("it was there");
+    wait(&world, "the file is back", || check(&world).0);
 }

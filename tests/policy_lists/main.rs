@@ -87,6 +87,19 @@ fn hosts_files() {
 }
 
 #[test]
+fn addresses_of_hosts_files_may_be_short() {
+    let list =
+        read(ListFormat::Hosts, b"0 a.example\n127.1 b.example\n127.0.1 c.example\n10.16777215 d.example\n0 0\n");
+    assert_eq!(rules(&list), ["1 a.example", "2 b.example", "3 c.example", "4 d.example"]);
+    assert_eq!((list.report().rejected, list.report().skipped), (0, 1));
+    let numbered = b"1 a.example\n256.1 b.example\n127.0.65536 c.example\n10.16777216 d.example\n127. e.example\n\
+        1.2.3.4.5 f.example\n.1 g.example\n1.+2 h.example\n0x7f.1 i.example\n";
+    let list = read(ListFormat::Hosts, numbered);
+    assert!(told(&list).iter().all(|(_, fault)| *fault == Fault::NoAddress), "{:?}", told(&list));
+    assert_eq!((list.len(), list.report().rejected), (0, 9));
+}
+
+#[test]
 fn response_policy_zones() {
     let list = file(ListFormat::Rpz, "zone.rpz");
     let expected = [

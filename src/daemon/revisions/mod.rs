@@ -23,6 +23,7 @@ use crate::store::{KeptList, Origin, RevisionMeta, StagedRevision, Store};
 pub use back::keep_promises;
 pub use boot::Last;
 use lists::Files;
+pub(super) use read::describe;
 pub use read::{Read, sizes};
 use read::{read, refusal, unkept, unrecorded};
 
@@ -152,7 +153,7 @@ impl Revisions {
     /// # Errors
     /// Every mistake in it.
     pub fn examine(&self, text: &str) -> Result<Read, Rejected> {
-        read(text, None, Files::Now, &self.store, self.current.as_ref().map(|current| &*current.policy))
+        self.read(text, None, Files::Now)
     }
 
     /// The stored policy, for reading and for `show`.
@@ -309,6 +310,7 @@ impl Revisions {
             recorded = false;
             trouble.push(unrecorded(revision, &error));
         }
+        lists::tell_emptied(self.current.as_ref(), &lists);
         if again.is_none() {
             self.current = Some(Current { meta: kept.cloned().unwrap_or(meta), policy });
         }
@@ -335,7 +337,7 @@ impl Revisions {
     }
 
     fn read(&self, text: &str, parsed: Option<Parsed>, files: Files<'_>) -> Result<Read, Rejected> {
-        read(text, parsed, files, &self.store, self.current.as_ref().map(|current| &*current.policy))
+        read(text, parsed, files, &self.store, self.current.as_ref())
     }
 
     /// Keeps copies of the files, without which a record could not be enforced again.

@@ -2,10 +2,8 @@
 
 use std::sync::Arc;
 
-use std::collections::BTreeMap;
-
-use super::Rejected;
 use super::lists::{Files, load};
+use super::{Current, Rejected};
 use crate::daemon::gate::Refused;
 use crate::daemon::protocol::Refusal;
 use crate::plan::prepared::Prepared;
@@ -32,7 +30,7 @@ pub(super) fn read(
     parsed: Option<Parsed>,
     files: Files<'_>,
     store: &Store,
-    current: Option<&Policy>,
+    current: Option<&Current>,
 ) -> Result<Read, Rejected> {
     let work = || std::thread::scope(|scope| scope.spawn(|| read_here(text, parsed, files, store, current)).join());
     tokio::task::block_in_place(work).unwrap_or_else(|_| {
@@ -50,14 +48,12 @@ fn read_here(
     parsed: Option<Parsed>,
     files: Files<'_>,
     store: &Store,
-    current: Option<&Policy>,
+    current: Option<&Current>,
 ) -> Result<Read, Rejected> {
     let Parsed { policy, mut warnings } = parsed.map_or_else(|| parse_with_warnings(text), Ok).map_err(invalid)?;
-    let known = current.into_iter().flat_map(Policy::domain_lists).filter_map(|(_, list)| list.contents.clone());
-    let known: BTreeMap<_, _> = known.map(|contents| (contents.digest().to_owned(), contents)).collect();
-    let loaded = load(&policy, files, store, &known).map_err(invalid)?;
+    let loaded = load(&policy, files, store, current).map_err(invalid)?;
     let policy = policy.with_contents(&loaded.contents);
-    warnings.extend(lists::remarks(&policy));
+    warnings.extend(lists::remarks(&policy, &loaded.held));
     let missing = not_yet_enforced(&policy);
     if !missing.is_empty() {
         return Err(Rejected {
@@ -85,7 +81,8 @@ pub(super) fn refusal(refused: &Refused) -> Rejected {
     }
 }
 
-pub(super) fn describe(rejected: &Rejected) -> String {
+/// The first of its mistakes, or why else.
+pub(in crate::daemon) fn describe(rejected: &Rejected) -> String {
     match rejected.errors.first() {
         None => rejected.message.clone(),
         Some(first) if rejected.errors.len() == 1 => first.to_string(),

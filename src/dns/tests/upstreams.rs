@@ -189,7 +189,7 @@ async fn an_answer_that_has_ended_is_told_where_no_upstream_answers() {
     for _ in 0..2 {
         let late = gateway.a("allowed.example").await;
         assert_eq!((told(&late), late.answers[0].ttl), (vec!["192.0.2.1".to_owned()], 30));
-        assert_eq!(ede(&late), Some((3, "no upstream answers".to_owned())));
+        assert_eq!(ede(&late), Some((3, "no upstream has an answer now".to_owned())));
     }
     let leases = gateway.kernel.asked();
     assert_eq!(leases.len(), 3, "leased like any other");

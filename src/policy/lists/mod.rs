@@ -23,5 +23,5 @@ pub use contents::{Contents, Entry, Network};
 pub use copy::{COPY_LINE, CopyReader};
 pub use reader::{MAX_BYTES, MAX_LINE, MAX_RULES, Reader, Refused};
 pub use report::{Aside, Fault, MAX_TOLD, Report};
-pub use summary::{Summary, remarks, summaries};
+pub use summary::{Summary, emptied, remarks, summaries};
 pub(crate) use table::Table;

@@ -50,7 +50,7 @@ pub(super) fn hosts(contents: &mut Contents, number: u32, text: &str) {
     let Some(first) = words.next() else { return };
     // fe80::1%lo0
     let address = first.split('%').next().unwrap_or_default();
-    if address.parse::<IpAddr>().is_err() {
+    if address.parse::<IpAddr>().is_err() && !is_short(address) {
         return contents.reject(number, Fault::NoAddress);
     }
     let mut any = false;
@@ -71,5 +71,20 @@ pub(super) fn hosts(contents: &mut Contents, number: u32, text: &str) {
     }
     if !any {
         contents.reject(number, Fault::NoName);
+    }
+}
+
+/// Whether a text is an IPv4 address as inet_aton(3) takes them besides the usual four parts: `0`, `127.1`, `127.0.1`. A
+/// number alone is none unless it is zero: it would be that of a line.
+fn is_short(text: &str) -> bool {
+    let parts: Option<Vec<u32>> = text
+        .split('.')
+        .map(|part| part.parse().ok().filter(|_| part.bytes().all(|octet| octet.is_ascii_digit())))
+        .collect();
+    match parts.as_deref() {
+        Some([0]) => true,
+        Some([a, rest]) => *a < 1 << 8 && *rest < 1 << 24,
+        Some([a, b, rest]) => *a < 1 << 8 && *b < 1 << 8 && *rest < 1 << 16,
+        _ => false,
     }
 }

@@ -203,6 +203,12 @@ impl Report {
         self.names == 0 && self.exceptions == 0 && self.networks == 0 && (self.rejected > 0 || !self.asides.is_empty())
     }
 
+    /// What was found where nothing could be read: the counts, and the first line that does not hold.
+    pub fn found(&self) -> String {
+        let first = self.remarks("").into_iter().next().unwrap_or_default();
+        format!("{self};{first}")
+    }
+
     /// What does not hold as written, one sentence each; `file` begins the ones about lines.
     pub fn remarks(&self, file: &str) -> Vec<String> {
         let mut out = Vec::new();

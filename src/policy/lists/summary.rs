@@ -1,5 +1,6 @@
 //! The lists of one policy, for people and scripts.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::report::Report;
 use crate::policy::diagnostic::Diagnostic;
-use crate::policy::model::{DomainList, ListFormat, Policy};
+use crate::policy::model::{DomainList, ListFile, ListFormat, Policy};
 
 /// One list and what its file says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -91,8 +92,17 @@ pub fn summaries(policy: &Policy) -> Vec<Summary> {
     read.collect()
 }
 
-/// What does not hold as the files say it, each with its list.
-pub fn remarks(policy: &Policy) -> Vec<Diagnostic> {
+/// A file without a rule. `held`: how many it had before.
+pub fn emptied(file: &str, held: Option<usize>) -> String {
+    match held {
+        None => format!("{file} holds no name"),
+        Some(1) => format!("{file} holds no name; it held 1 rule before"),
+        Some(held) => format!("{file} holds no name; it held {held} rules before"),
+    }
+}
+
+/// What does not hold as the files say it, each with its list. `held`: of files that were emptied, how many rules they had.
+pub fn remarks(policy: &Policy, held: &BTreeMap<ListFile, usize>) -> Vec<Diagnostic> {
     let mut out = Vec::new();
     for (path, list) in policy.domain_lists() {
         let Some(contents) = &list.contents else { continue };
@@ -100,7 +110,7 @@ pub fn remarks(policy: &Policy) -> Vec<Diagnostic> {
         let mut say = |message: String, hint: Option<&str>| {
             out.push(Diagnostic { path: path.to_string(), message, hint: hint.map(str::to_owned) });
         };
-        if let Some((message, hint)) = nothing(list, report, is_of_allow(path.as_str())) {
+        if let Some((message, hint)) = nothing(list, report, held, is_of_allow(path.as_str())) {
             say(message, Some(hint));
         }
         if is_of_allow(path.as_str()) && report.networks > 0 {
@@ -113,11 +123,20 @@ pub fn remarks(policy: &Policy) -> Vec<Diagnostic> {
 }
 
 /// A list that cannot do what it is there for.
-fn nothing(list: &DomainList, report: &Report, of_allow: bool) -> Option<(String, &'static str)> {
+fn nothing(
+    list: &DomainList,
+    report: &Report,
+    held: &BTreeMap<ListFile, usize>,
+    of_allow: bool,
+) -> Option<(String, &'static str)> {
     let contents = list.contents.as_ref()?;
     if report.is_misread() {
         let message = format!("nothing in {} could be read as {}", list.file, list.format.word());
         return Some((message, "see whether the format is the right one"));
+    }
+    if contents.is_empty() {
+        let hint = if of_allow { "an allowlist without a name allows nothing" } else { "it denies nothing" };
+        return Some((emptied(&list.file, held.get(&list.key()).copied()), hint));
     }
     let blocks_only = of_allow && list.format == ListFormat::Rpz && !contents.allows_some() && report.names > 0;
     blocks_only.then(|| {
