@@ -36,7 +36,7 @@ const WORKERS: usize = 2;
 /// # Errors
 /// What is missing to start, in words; nothing was changed then.
 pub fn run(settings: Settings) -> anyhow::Result<()> {
-    nft::keep_large_blocks_apart();
+    nft::set_up_allocator();
     log();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
     let result = runtime.block_on(serve(settings));

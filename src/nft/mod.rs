@@ -28,7 +28,7 @@ pub use self::error::{ErrorKind, KernelError};
 pub use self::flows::{Left, Tracked, flows, reclassify};
 pub use self::foreign::Flowtable;
 pub use self::held::{Held, HeldChain, HeldElement, HeldRule, HeldSet};
-pub use self::library::{give_back_memory, keep_large_blocks_apart};
+pub use self::library::{give_back_memory, set_up_allocator};
 pub use self::objects::HeldObject;
 pub use self::receiver::Receiver;
 pub use self::tally::{Count, Tally};
