@@ -88,7 +88,7 @@ teardown: ## stop enforcing what `make run` left in the kernel
 	@$(ROOT) target/release/clawgress teardown --config $(RUN_SETTINGS)
 
 # One after the other: each pins processors.
-BENCHES := --bench forwarding --bench policy --bench lease --bench dns --bench replay --bench lists --bench rules --bench elements
+BENCHES := --bench forwarding --bench policy --bench lease --bench classes --bench dns --bench replay --bench lists --bench rules --bench elements
 
 .PHONY: bench
 bench: setup ## ratios against peers from Debian, in one run (docs/benchmarks.md)

@@ -22,7 +22,7 @@ use clawgress::plan::table::{CLASSES, leases};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 
-use measure::upstream::{ADDRESS as UPSTREAM, Upstream, epoch, name_in};
+use measure::upstream::{ADDRESS as UPSTREAM, Upstream, closed_loop, epoch, name_in};
 use measure::{
     Table, bar, first_in_line, first_in_line_process, median, memory, ms, percentile, pin_process, pin_this_thread,
     quick, ratio, rounds, spread, take_turns_process, wanted,
@@ -33,7 +33,7 @@ use world::{Agent, World};
 const SERVER_CPU: usize = 0;
 const OTHER_CPU: usize = 1;
 /// Questions under way at a time in the race.
-const WINDOW: usize = 64;
+const WINDOW: u32 = 64;
 /// The flood against a silent upstream: questions a second, and how long.
 const FLOOD: u32 = 8000;
 const FLOOD_TIME: Duration = Duration::from_secs(5);
@@ -253,34 +253,13 @@ fn race(world: &World) {
     table.print();
 }
 
-/// A closed loop; gives answers a second and how many questions had none.
+/// Answers a second, and how many questions had none.
 fn fresh_names(agent: &Agent, first: u32, count: u32) -> (f64, usize) {
     pin_this_thread(OTHER_CPU);
     let socket = client(agent);
-    socket.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout is legal");
-    let ask = |number: u32| {
-        socket.send(&question((number - first) as u16, "f", number)).expect("a question can be sent");
-    };
-    let start = Instant::now();
-    let mut next = first;
-    while next < first + WINDOW as u32 {
-        ask(next);
-        next += 1;
-    }
-    let (mut answered, mut buffer) = (0, [0; 1024]);
-    while let Ok(length) = socket.recv(&mut buffer) {
-        assert!(buffer[3] & 15 == 0 && length > 40, "a fresh name should have an address");
-        answered += 1;
-        if next < first + count {
-            ask(next);
-            next += 1;
-        } else if answered == count {
-            break;
-        }
-    }
-    let lost = count - answered;
-    let waited = if lost > 0 { Duration::from_millis(500) } else { Duration::ZERO };
-    (f64::from(answered) / (start.elapsed() - waited).as_secs_f64(), lost as usize)
+    let (time, answered) =
+        closed_loop(&socket, WINDOW, first..first + count, |number| question(number as u16, "f", number));
+    (f64::from(answered) / time.as_secs_f64(), (count - answered) as usize)
 }
 
 /// A flood of allowed names that the upstream never answers, from one agent; another asks for blocked ones.
@@ -290,7 +269,7 @@ fn silence(world: &World, upstream: &Upstream) {
     let (before, _) = memory(pid);
     upstream.silent.store(true, Ordering::Relaxed);
     let socket = client(&world.a);
-    let (times, most) = std::thread::scope(|scope| {
+    let (times, most, unanswered) = std::thread::scope(|scope| {
         let flood = scope.spawn(move || {
             let start = Instant::now();
             let mut sent = 0;
@@ -304,12 +283,13 @@ fn silence(world: &World, upstream: &Upstream) {
                 std::thread::sleep(Duration::from_millis(1));
             }
         });
+        let unanswered = scope.spawn(|| unanswered(world));
         let (mut times, mut most) = (Vec::new(), 0_f64);
         while !flood.is_finished() {
             times.extend(refusals(world, 20));
             most = most.max(memory(pid).0);
         }
-        (times, most)
+        (times, most, unanswered.join().expect("it does not panic"))
     });
     std::thread::sleep(Duration::from_secs(3));
     upstream.silent.store(false, Ordering::Relaxed);
@@ -321,6 +301,8 @@ fn silence(world: &World, upstream: &Upstream) {
         let cell = |times: &[f64]| format!("{:.2} ms", percentile(times, percent));
         table.row([format!("a blocked name is refused, p{percent:.0}"), cell(&quiet), cell(&times)]);
     }
+    let waited = format!("{:.0} ms", percentile(&unanswered, 100.0));
+    table.row(["an allowed name that nobody answers is told so, p100".to_owned(), String::new(), waited]);
     table.row(["blocked names asked".to_owned(), quiet.len().to_string(), times.len().to_string()]);
     table.row(["resident memory, MB".to_owned(), format!("{before:.1}"), format!("{most:.1}")]);
     table.print();
@@ -343,4 +325,19 @@ fn refusals(world: &World, count: u16) -> Vec<f64> {
         times.push(ms(start.elapsed()));
     }
     times
+}
+
+/// Questions of agent b, one after the other, for names that are allowed and that the silent upstream does not answer; how
+/// long it took until each was told so, milliseconds.
+fn unanswered(world: &World) -> Vec<f64> {
+    let socket = client(&world.b);
+    let ask = |id: u16| {
+        let start = Instant::now();
+        socket.send(&question(id, "t", u32::from(id))).expect("a question can be sent");
+        let mut buffer = [0; 1024];
+        socket.recv(&mut buffer).expect("the gateway says that nobody answers");
+        assert_eq!(buffer[3] & 15, 2, "no upstream answers");
+        ms(start.elapsed())
+    };
+    [0, 1].map(ask).to_vec()
 }

@@ -47,7 +47,7 @@
 //! their serials.
 //!
 //! [`core`]: classes, the numbers that live flows carry ([`core::classes`]); leases; the three transitions of the state:
-//! a revision, a lease, a repair. [`core::caps`] counts and grants what exfil caps allow, `core::metering` says which
+//! a revision (and `core::ahead`, what is done before one that concerns many flows), a lease, a repair. [`core::caps`] counts and grants what exfil caps allow, `core::metering` says which
 //! flows are charged, [`core::recharge`] which open ones come to be. [`core::explain`] answers "why?". A plan is made of [`core::compare`] (what
 //! differs between two policies), [`core::forecast`] (what a revision does to live flows) and [`core::replay`] (what was
 //! decided, decided again).

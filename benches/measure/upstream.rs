@@ -1,10 +1,11 @@
 //! An upstream that answers every question of type A at once, so that what is measured is the server in front of it.
 
 use std::net::UdpSocket;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{first_in_line, pin_this_thread};
 
@@ -99,4 +100,30 @@ pub fn question(id: u16, name: &str) -> Vec<u8> {
     }
     out.extend([0, 0, 1, 0, 1]);
     out
+}
+
+/// Asks by one socket, so many questions under way at a time, until each is answered or none is for half a second: how long
+/// that took, and how many had an answer with an address. `question`: the question with a number; its id may be any.
+pub fn closed_loop(
+    socket: &UdpSocket,
+    window: u32,
+    mut numbers: Range<u32>,
+    question: impl Fn(u32) -> Vec<u8>,
+) -> (Duration, u32) {
+    const PATIENCE: Duration = Duration::from_millis(500);
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout is legal");
+    let count = numbers.len() as u32;
+    let ask = |number| {
+        socket.send(&question(number)).expect("a question can be sent");
+    };
+    let start = Instant::now();
+    numbers.by_ref().take(window as usize).for_each(ask);
+    let (mut answered, mut buffer) = (0, [0; 1024]);
+    while answered < count {
+        let Ok(length) = socket.recv(&mut buffer) else { return (start.elapsed() - PATIENCE, answered) };
+        assert!(buffer[3] & 15 == 0 && length > 40, "a fresh name should have an address");
+        answered += 1;
+        numbers.next().into_iter().for_each(ask);
+    }
+    (start.elapsed(), answered)
 }

@@ -74,10 +74,11 @@ impl Class {
 /// All live classes.
 #[derive(Clone, Debug)]
 pub struct Classes {
-    by_id: BTreeMap<u32, Class>,
-    by_kind: HashMap<Kind, u32>,
+    // Shared, because each revision begins with a copy of all.
+    by_id: BTreeMap<u32, Arc<Class>>,
+    by_kind: HashMap<Arc<Kind>, u32>,
     /// Of those that are judged at each packet, one of each kind.
-    judged: HashMap<Kind, u32>,
+    judged: HashMap<Arc<Kind>, u32>,
     per_host: HashMap<HostId, usize>,
     next: u32,
     next_search: u64,
@@ -107,12 +108,17 @@ impl Classes {
 
     /// The class, if it lives.
     pub fn get(&self, id: u32) -> Option<&Class> {
-        self.by_id.get(&id)
+        self.by_id.get(&id).map(|class| &**class)
     }
 
     /// All of them in order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &Class)> {
-        self.by_id.iter().map(|(id, class)| (*id, class))
+        self.by_id.iter().map(|(id, class)| (*id, &**class))
+    }
+
+    /// Those with numbers above one.
+    pub fn after(&self, id: u32) -> impl Iterator<Item = (u32, &Class)> {
+        self.by_id.range(id.saturating_add(1)..).map(|(id, class)| (*id, &**class))
     }
 
     /// How many there are.
@@ -151,7 +157,7 @@ impl Classes {
         let (kind, leased) = (class.kind(), self.by_kind.get(&class.kind()).copied());
         self.insert(id, class);
         match leased {
-            Some(leased) => self.by_kind.insert(kind, leased),
+            Some(leased) => self.by_kind.insert(Arc::new(kind), leased),
             None => self.by_kind.remove(&kind),
         };
         Some((id, true))
@@ -164,7 +170,7 @@ impl Classes {
 
     /// Charges a class to other caps.
     pub fn set_caps(&mut self, id: u32, caps: BTreeSet<CapId>) {
-        let Some(mut class) = self.by_id.get(&id).cloned().filter(|class| class.caps != caps) else { return };
+        let Some(mut class) = self.get(id).filter(|class| class.caps != caps).cloned() else { return };
         let until = class.until;
         self.remove(id);
         class.caps = caps;
@@ -172,18 +178,19 @@ impl Classes {
         let like = self.by_kind.get(&class.kind()).copied();
         self.insert(id, Class { until, ..class.clone() });
         if let Some(like) = like {
-            self.by_kind.insert(class.kind(), like);
+            self.by_kind.insert(Arc::new(class.kind()), like);
         }
     }
 
     /// Adds a class under its number.
     pub fn insert(&mut self, id: u32, class: Class) {
-        self.by_kind.insert(class.kind(), id);
+        let kind = Arc::new(class.kind());
         if class.recheck {
-            self.judged.insert(class.kind(), id);
+            self.judged.insert(Arc::clone(&kind), id);
         }
+        self.by_kind.insert(kind, id);
         *self.per_host.entry(class.host).or_default() += 1;
-        if let Some(old) = self.by_id.insert(id, class) {
+        if let Some(old) = self.by_id.insert(id, Arc::new(class)) {
             self.uncount(old.host);
         }
         self.next = self.next.max(id.saturating_add(1));
@@ -201,7 +208,7 @@ impl Classes {
 
     /// Notes a lease: its end, and the names on its way. Whether names of other leases had to make room for them.
     pub fn extend(&mut self, id: u32, until: u64, links: &[Name]) -> bool {
-        let Some(class) = self.by_id.get_mut(&id) else { return false };
+        let Some(class) = self.by_id.get_mut(&id).map(Arc::make_mut) else { return false };
         class.until = class.until.max(until);
         if links.iter().all(|link| class.links.contains(link)) {
             return false;
@@ -217,9 +224,9 @@ impl Classes {
 
     /// Marks a class for judging at each packet.
     pub fn set_recheck(&mut self, id: u32) {
-        if let Some(class) = self.by_id.get_mut(&id) {
+        if let Some(class) = self.by_id.get_mut(&id).map(Arc::make_mut) {
             class.recheck = true;
-            self.judged.insert(class.kind(), id);
+            self.judged.insert(Arc::new(class.kind()), id);
         }
     }
 

@@ -68,6 +68,11 @@ impl Egress {
         self.caps.contains_key(&host)
     }
 
+    /// Whether no host has caps.
+    pub fn has_no_caps(&self) -> bool {
+        self.caps.is_empty()
+    }
+
     /// Every cap that a name could be charged to.
     pub fn caps_of<'n>(&self, host: HostId, names: impl IntoIterator<Item = &'n Name>) -> BTreeSet<CapId> {
         let Some(index) = self.caps.get(&host) else { return BTreeSet::new() };

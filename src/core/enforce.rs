@@ -1,16 +1,17 @@
 //! A new revision: what changes in the kernel, which flows end, which leases go on.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::caps::{CapRecord, Caps};
+use super::changes::Changes;
 use super::classes::{Class, Classes, Way};
 use super::doors::{self, Doors, Nets, Now, Scribe};
 use super::egress::Egress;
 use super::metering::{Charged, meters};
 use super::state::{Lease, Past, State, World, lease_value};
 use crate::plan::ids::HostId;
-use crate::plan::ir::{Action, Cond, Data, Elements, Family, Ident, Key, Rule, Value, Verdict};
+use crate::plan::ir::{Family, Key, Value};
 use crate::plan::ops::{Delta, Op, Table, diff};
 use crate::plan::prepared::Prepared;
 use crate::plan::situation::Situation;
@@ -31,6 +32,10 @@ pub struct Pending {
     pub snapshot: Arc<Snapshot>,
     /// How many classes end with it: their flows are cut.
     pub cut: usize,
+    /// Classes whose flows are judged at each packet from now on.
+    pub rechecks: usize,
+    /// Whose they are.
+    pub judged_anew: BTreeSet<HostId>,
     /// The use of caps as it must be on disk before anything of the delta is committed.
     pub records: Vec<CapRecord>,
     next: Box<Next>,
@@ -123,17 +128,26 @@ impl State {
                 }
             }
         }
-        let mut cut = 0;
+        let (mut cut, mut rechecks) = (0, 0);
         let barred = self.barred(&snapshot);
+        // All of whose names may go on: their leases need no second look.
+        let mut whole = BTreeSet::new();
         for (id, class) in self.classes.iter() {
             if class.way != Way::Named {
                 if judged_anew.contains(&class.host) {
                     classes.remove(id);
                 }
-            } else if barred.contains(&id) || !survives(class, &snapshot) {
+                continue;
+            }
+            let allowed = allowed_names(class, &snapshot);
+            if allowed > 0 && allowed == class.names.len() {
+                whole.insert(id);
+            }
+            if barred.contains(&id) || allowed == 0 {
                 cut += 1;
                 classes.remove(id);
             } else if changes.guards.contains(&class.host) && !class.recheck {
+                rechecks += 1;
                 classes.set_recheck(id);
             }
         }
@@ -142,7 +156,8 @@ impl State {
             let named = egress.caps_of(class.host, class.names.iter().chain(&class.links));
             classes.set_caps(id, known.chain(named).collect());
         }
-        let (leases, puts, ended) = self.keep_leases(&snapshot, &egress, &charged, &mut classes, now.ms);
+        let known = Judged { barred: &barred, whole: &whole, charged: &charged };
+        let (leases, puts, ended) = self.keep_leases(&snapshot, &egress, &known, &mut classes, now.ms);
         situation.capped = charged.open(&snapshot, &mut classes);
         let nets = Nets {
             outbound: situation.net_classes.clone(),
@@ -151,7 +166,8 @@ impl State {
         };
         let doors = doors::open(&classes, &nets, &snapshot, &egress, now.utc);
         situation.meters = meters(&classes, &nets, &egress);
-        situation.recheck = classes.iter().filter(|(_, class)| class.recheck).map(|(_, class)| class.host).collect();
+        let rechecked = classes.iter().filter(|(_, class)| class.recheck).map(|(_, class)| class.host);
+        situation.recheck = rechecked.chain(self.rechecking.iter().copied()).collect();
 
         let fixed = table_of(policy, &prepared.lists, &situation);
         let mut delta = diff(&self.fixed, &fixed);
@@ -162,7 +178,7 @@ impl State {
         delta.remove.extend(shut.into_iter().chain(ended));
         let hosts = situation.hosts;
         let next = Next { hosts, next_host, fixed, classes, nets, doors, egress, caps, charged, leases };
-        Pending { delta, snapshot, cut, records, next: Box::new(next) }
+        Pending { delta, snapshot, cut, rechecks, judged_anew: changes.guards, records, next: Box::new(next) }
     }
 
     /// The kernel has taken the revision. Gives what it took the place of: that may be much, and takes a while to drop.
@@ -204,7 +220,7 @@ impl State {
         &self,
         snapshot: &Snapshot,
         egress: &Egress,
-        charged: &Charged,
+        judged: &Judged<'_>,
         classes: &mut Classes,
         now: u64,
     ) -> (Vec<((HostId, std::net::IpAddr), Option<Lease>)>, Vec<Op>, Vec<Op>) {
@@ -215,8 +231,13 @@ impl State {
             let (host, address) = *key;
             // An answer that leads over a denied name would not be given now: what it opened goes with its flows.
             let class = self.classes.get(lease.class);
-            let refused = class.is_some_and(|class| over_denied(class, snapshot))
-                || snapshot.denied_answer(host, address).is_some();
+            let barred = judged.barred.contains(&lease.class) && snapshot.denied_answer(host, address).is_some();
+            let is_whole = judged.whole.contains(&lease.class)
+                && class.is_some_and(|class| lease.names.keys().all(|name| class.names.contains(name)));
+            if is_whole && !barred && classes.get(lease.class).is_some() {
+                continue;
+            }
+            let refused = barred || class.is_some_and(|class| over_denied(class, snapshot));
             let kept: BTreeMap<_, _> = lease
                 .names
                 .iter()
@@ -228,7 +249,7 @@ impl State {
             }
             let until = kept.values().copied().max().unwrap_or(0);
             let set: BTreeSet<Name> = kept.keys().cloned().collect();
-            let caps = &charged.caps(host, address) | &egress.caps_of(host, &set);
+            let caps = &judged.charged.caps(host, address) | &egress.caps_of(host, &set);
             let links: Vec<Name> = class.map(|class| class.links.iter().cloned().collect()).unwrap_or_default();
             let class = if until > now { classes.of(Class::new(host, Way::Named, set, caps)) } else { None };
             let put = &mut puts[usize::from(!address.is_ipv4())];
@@ -294,105 +315,23 @@ fn net_classes(
     ids.filter_map(|id| Some((id, old.get(&id).copied().or_else(|| classes.fresh())?))).collect()
 }
 
-/// A class lives on if the policy allows one of its names and denies none of the names on the way.
-fn survives(class: &Class, snapshot: &Snapshot) -> bool {
-    class.names.iter().any(|name| snapshot.decide_name(class.host, Some(name)).verdict == Decided::Allow)
-        && !over_denied(class, snapshot)
+/// What is known of classes and addresses when leases are looked at.
+struct Judged<'a> {
+    /// Classes with an address that no answer may hold any more.
+    barred: &'a BTreeSet<u32>,
+    /// Classes of which every name is allowed, and none on the way denied.
+    whole: &'a BTreeSet<u32>,
+    charged: &'a Charged,
+}
+
+/// How many names of a class the policy allows: it lives on if there is one. None, if a name on the way is denied.
+fn allowed_names(class: &Class, snapshot: &Snapshot) -> usize {
+    let is_allowed = |name: &&Name| snapshot.decide_name(class.host, Some(name)).verdict == Decided::Allow;
+    let allowed = class.names.iter().filter(is_allowed).count();
+    if allowed > 0 && over_denied(class, snapshot) { 0 } else { allowed }
 }
 
 /// Whether a name on the way to a class's addresses is denied.
 fn over_denied(class: &Class, snapshot: &Snapshot) -> bool {
     class.links.iter().any(|link| snapshot.denied_link(class.host, link).is_some())
-}
-
-/// Whose rules differ between two tables.
-#[derive(Debug, Default)]
-struct Changes {
-    /// Sources, denied addresses or ports.
-    guards: BTreeSet<HostId>,
-    /// Those, or allowed networks.
-    any: BTreeSet<HostId>,
-}
-
-impl Changes {
-    fn between(old: &Table, new: &Table, hosts: impl Iterator<Item = HostId>) -> Self {
-        let mut guards = BTreeSet::new();
-        for family in Family::BOTH {
-            moved_sources(old, new, family, &mut guards);
-        }
-        let mut any = guards.clone();
-        // Hosts that inherit share their chains, so each pair of chains is compared once.
-        let mut seen: HashMap<(Option<&Ident>, Option<&Ident>, bool), bool> = HashMap::new();
-        let hosts: Vec<HostId> = hosts.chain([HostId::NOBODY]).collect();
-        for family in Family::BOTH {
-            for stem in ["view", "reply"] {
-                let (before, after) = (starts(old, stem, family), starts(new, stem, family));
-                for id in &hosts {
-                    let (before, after) = (before.get(id).copied(), after.get(id).copied());
-                    for whole in [false, true] {
-                        let differs = *seen
-                            .entry((before, after, whole))
-                            .or_insert_with(|| reach(old, before, whole) != reach(new, after, whole));
-                        if differs {
-                            any.insert(*id);
-                            if !whole {
-                                guards.insert(*id);
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        Self { guards, any }
-    }
-}
-
-/// Hosts that gained or lost source addresses; nobody is among them if any did.
-fn moved_sources(old: &Table, new: &Table, family: Family, into: &mut BTreeSet<HostId>) {
-    let map = names::of("host", family);
-    let nothing = Elements::default();
-    let before = names::find(&old.sets, &map).map_or(&nothing, |set| &set.elements);
-    let after = names::find(&new.sets, &map).map_or(&nothing, |set| &set.elements);
-    let lost = before.iter().filter(|(key, value)| after.get(*key) != Some(*value));
-    let gained = after.iter().filter(|(key, value)| before.get(*key) != Some(*value));
-    for (_, value) in lost.chain(gained) {
-        into.insert(HostId::NOBODY);
-        if let Data::Mark(id) = value.data {
-            into.extend(u16::try_from(id).ok().map(HostId));
-        }
-    }
-}
-
-/// The chains in which the views of hosts begin; a host without sources of the family has none.
-fn starts<'t>(table: &'t Table, stem: &str, family: Family) -> HashMap<HostId, &'t Ident> {
-    let find = |stem: &str| names::find(&table.sets, &names::of(stem, family));
-    let (Some(hosts), Some(views)) = (find("host"), find(stem)) else { return HashMap::new() };
-    let found =
-        hosts.elements.iter().filter_map(|(range, host)| match (&host.data, &views.elements.get(range)?.data) {
-            (Data::Mark(id), Data::Verdict(Verdict::Jump(chain))) => Some((HostId(u16::try_from(*id).ok()?), chain)),
-            _ => None,
-        });
-    found.collect()
-}
-
-/// Everything that a view says: its rules and the elements of the sets they look into. Not `whole`: only the part
-/// that refuses.
-fn reach<'t>(table: &'t Table, start: Option<&'t Ident>, whole: bool) -> Vec<(&'t Rule, Vec<&'t Elements>)> {
-    let mut out = Vec::new();
-    let mut chains: Vec<&Ident> = start.into_iter().collect();
-    while let Some(name) = chains.pop() {
-        for rule in table.chains.get(name).map_or(&[][..], |chain| &chain.rules) {
-            match rule.actions.last() {
-                Some(Action::Verdict(Verdict::Jump(to))) => chains.push(to),
-                Some(Action::Verdict(Verdict::Goto(to))) if !whole && to.starts_with(names::OPEN) => continue,
-                _ => {}
-            }
-            let sets = rule.conds.iter().filter_map(|cond| match cond {
-                Cond::In { set, .. } => table.sets.get(set).map(|set| &set.elements),
-                _ => None,
-            });
-            out.push((rule, sets.collect()));
-        }
-    }
-    out
 }

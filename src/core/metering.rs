@@ -154,6 +154,9 @@ impl State {
     pub(super) fn charged_again(&self, egress: &Egress, caps: &Caps, now: u64) -> Charged {
         let mut charged = self.charged.clone();
         charged.keep(|cap| caps.get(cap).is_some());
+        if caps.is_empty() && egress.has_no_caps() {
+            return charged;
+        }
         for ((host, address), lease) in self.leases.iter().filter(|(_, lease)| lease.until > now) {
             let known = self.classes.get(lease.class).map(|class| &class.caps);
             let known = known.into_iter().flatten().copied().filter(|cap| caps.get(*cap).is_some());

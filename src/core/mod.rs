@@ -1,7 +1,9 @@
 //! State and its transitions, pure: time is an argument, effects are values.
 
 mod adopt;
+mod ahead;
 pub mod caps;
+mod changes;
 pub mod classes;
 pub mod compare;
 pub mod doors;

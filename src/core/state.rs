@@ -108,6 +108,8 @@ pub struct State {
     /// How many of them each host has.
     pub(super) held: HashMap<HostId, usize>,
     pub(super) next_host: u16,
+    /// Hosts whose flows are being made ready for a revision that judges them at each packet ([`super::ahead`]).
+    pub(super) rechecking: BTreeSet<HostId>,
 }
 
 /// What a revision took the place of, to be dropped.
@@ -155,6 +157,7 @@ impl State {
             leases: HashMap::new(),
             held: HashMap::new(),
             next_host: HostId::FIRST.0,
+            rechecking: BTreeSet::new(),
         }
     }
 

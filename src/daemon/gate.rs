@@ -4,6 +4,7 @@
 //! enforcement can race. Its thread (`serve`) takes what comes by a bounded queue: leases in groups, one transaction for all
 //! that wait, and jobs that run between two groups. Whoever needs leases when nothing waits there grants them itself.
 
+mod ahead;
 mod changes;
 mod leases;
 pub mod recharge;
@@ -24,7 +25,7 @@ use crate::core::classes::Classes;
 use crate::core::doors::Now;
 use crate::core::state::{State, World};
 use crate::nft::{ErrorKind, Held, Kernel, KernelError};
-use crate::plan::ops::{Delta, Op};
+use crate::plan::ops::{self, Delta, Op};
 use crate::plan::prepared::Prepared;
 use crate::plan::snapshot::Snapshot;
 use crate::policy::Policy;
@@ -198,8 +199,11 @@ impl Gate {
         self.read_touched(policy);
         let now = self.now();
         let world = World { guarded: world::guarded(policy), ..self.world.clone() };
+        let mut pending = self.state.enforce_prepared(policy, prepared, &world, revision, now);
+        if self.recheck_ahead(&pending, policy) {
+            pending = self.state.enforce_prepared(policy, prepared, &world, revision, self.now());
+        }
         self.world = world;
-        let mut pending = self.state.enforce_prepared(policy, prepared, &self.world, revision, now);
         let mut loaded = BTreeSet::new();
         if pending.delta.is_large() {
             loaded = match self.load(&pending.delta) {
@@ -252,7 +256,7 @@ impl Gate {
             self.recharge.notify_one();
         }
         self.state.sweep(self.now().ms);
-        if self.change(&remove).is_err() {
+        if ops::in_pieces(remove).iter().try_for_each(|piece| self.change(piece)).is_err() {
             let _ = self.repair();
         }
         self.litter = litter;

@@ -188,6 +188,30 @@ impl Delta {
     }
 }
 
+/// Removals of elements, in transactions of at most so many elements.
+pub fn in_pieces(removals: Vec<Op>) -> Vec<Vec<Op>> {
+    let (mut pieces, mut room) = (vec![Vec::new()], PIECE);
+    let mut put = |op: Op, elements: usize| {
+        if elements > room {
+            pieces.push(Vec::new());
+            room = PIECE;
+        }
+        room -= elements;
+        if let Some(last) = pieces.last_mut() {
+            last.push(op);
+        }
+    };
+    for op in removals {
+        match op {
+            Op::DelElements(name, keys) => {
+                keys.chunks(PIECE).for_each(|some| put(Op::DelElements(name.clone(), some.to_vec()), some.len()));
+            }
+            op => put(op, 1),
+        }
+    }
+    pieces
+}
+
 /// What an element takes of [`PIECE`]: a range is two for the kernel, which keeps them sorted.
 fn cost(elements: &Elements) -> usize {
     match elements.first_key_value() {

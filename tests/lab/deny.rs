@@ -79,3 +79,33 @@ fn a_denied_address_stays_closed_when_an_allowed_name_points_at_it() {
     assert!(!world.a.reach("api.example.com", 443).reached());
     world.a.tcp(SITE, 443).must_be_reset();
 }
+
+/// With so many names in use the flows are made ready piece by piece before the revision comes
+/// (`clawgress::core::ahead`).
+#[test]
+fn a_denied_address_cuts_its_flow_and_no_other_however_many_names_are_in_use() {
+    let mut world = world!();
+    let names: Vec<String> = (0..2100).map(|number| format!("n{number}.example.com")).collect();
+    names.iter().for_each(|name| world.internet.upstream.host(name, &[SITE]));
+    world.internet.upstream.host("other.example.com", &[OTHER]);
+    world.gateway.settings("queries_per_second = 0\n");
+    let policy =
+        |denied: &[&str]| json!({ "version": 1, "allow": { "domains": ["*.example.com"] }, "deny": { "ips": denied } });
+    world.gateway.enforce(policy(&[]));
+    for name in names.iter().chain([&"other.example.com".to_owned()]) {
+        assert_eq!(world.a.addresses(name).len(), 1, "{name}");
+    }
+    let (mut stays, mut goes) = (world.a.flow(SITE, 443), world.a.flow(OTHER, 443));
+    assert!(stays.alive() && goes.alive());
+    world.gateway.import(policy(&[OTHER]));
+    assert!(stays.alive() && !goes.alive());
+    let up = world.gateway.nft(&["list", "map", "inet", "clawgress", "up"]).must_succeed().to_owned();
+    let judged = up.matches("goto recheck_").count();
+    assert!(judged > names.len() && up.matches(": accept").count() < 10, "{judged} are judged at each packet");
+    world.a.tcp(OTHER, 443).must_be_reset();
+    world.a.reach("n2.example.com", 443).must_reach();
+    // And back: what is denied no more is reached again, and the flow of before goes on.
+    world.gateway.import(policy(&[]));
+    assert!(stays.alive());
+    world.a.reach("other.example.com", 443).must_reach();
+}

@@ -47,22 +47,26 @@ impl Gate {
         for (nth, piece) in delta.pieces(&BTreeSet::new()).enumerate() {
             let begin = Instant::now();
             self.piece(delta, nth > 0, piece)?;
-            // Half of the time at most: leases that never end must not hold the change up.
-            let took = begin.elapsed();
-            let begin = Instant::now();
-            while begin.elapsed() < took {
-                let group = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).leases(GROUP);
-                if group.is_empty() {
-                    break;
-                }
-                self.lease(group);
-            }
+            self.lease_between(begin);
         }
         let sets = delta.prepare.iter().filter_map(|op| match op {
             Op::AddSet(name, _) => Some(name.clone()),
             _ => None,
         });
         Ok(sets.collect())
+    }
+
+    /// Between two pieces of a change, of which the last one began then: leases that were asked for meanwhile. Half of the time
+    /// at most: leases that never end must not hold the change up.
+    pub(super) fn lease_between(&mut self, begin: Instant) {
+        let (took, begin) = (begin.elapsed(), Instant::now());
+        while begin.elapsed() < took {
+            let group = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).leases(GROUP);
+            if group.is_empty() {
+                break;
+            }
+            self.lease(group);
+        }
     }
 
     /// `begun`: sets and chains are there, which the first piece makes.

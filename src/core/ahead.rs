@@ -1,0 +1,63 @@
+//! What can be done before a revision that has live flows judged at each packet.
+//!
+//! Where a revision changes the sources, the denied addresses or the ports of a host, what its live flows met when they began
+//! says nothing any more, and the element of each of its classes is written anew. For ten thousand classes the kernel
+//! needs most of a second in one transaction, and leases wait meanwhile. The rules that are still in force let these
+//! flows pass, so they may as well be judged by those: piece by piece, with leases in between.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+
+use super::classes::Way;
+use super::doors::{self, Door, Doors, Scribe};
+use super::state::State;
+use crate::plan::ids::HostId;
+use crate::plan::meter::Meter;
+use crate::plan::ops::Op;
+
+/// Some classes, to be judged at each packet.
+#[must_use]
+#[derive(Debug)]
+pub struct Rechecked {
+    /// One transaction.
+    pub ops: Vec<Op>,
+    /// The last of them.
+    pub last: u32,
+    classes: Vec<u32>,
+    doors: Doors,
+}
+
+impl State {
+    /// From the next [`State::enforce`] on, the table has what flows of these hosts are judged by.
+    pub fn recheck_soon(&mut self, hosts: BTreeSet<HostId>) {
+        self.rechecking = hosts;
+    }
+
+    /// At most `most` classes of those hosts with numbers above `after` whose flows are not judged at each packet yet.
+    /// `None`: there are no more. Classes with limits have chains of their own, and are left to the revision.
+    pub fn recheck(&self, after: u32, most: usize, utc: DateTime<Utc>) -> Option<Rechecked> {
+        let due = self.classes.after(after).filter(|(id, class)| {
+            self.rechecking.contains(&class.host)
+                && class.way == Way::Named
+                && !class.recheck
+                && self.doors.get(id).is_none_or(|door| door.meter.is_free())
+        });
+        let classes: Vec<u32> = due.map(|(id, _)| id).take(most).collect();
+        let last = *classes.last()?;
+        let old: Doors = classes.iter().filter_map(|id| Some((*id, self.doors.get(id)?.clone()))).collect();
+        let judged =
+            |door: &Door| Door { meter: Meter { recheck: Some(door.host), ..Meter::default() }, ..door.clone() };
+        let doors: Doors = old.iter().map(|(id, door)| (*id, judged(door))).collect();
+        let scribe = Scribe { classes: &self.classes, host: &|id| self.host_name(id), utc };
+        let (mut ops, shut) = doors::difference(&old, &doors, &scribe);
+        ops.extend(shut);
+        Some(Rechecked { ops, last, classes, doors })
+    }
+
+    /// The kernel has taken what [`State::recheck`] said.
+    pub fn rechecked(&mut self, done: Rechecked) {
+        done.classes.iter().for_each(|id| self.classes.set_recheck(*id));
+        self.doors.extend(done.doors);
+    }
+}

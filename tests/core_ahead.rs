@@ -1,0 +1,140 @@
+//! What is done before a revision that has many live flows judged at each packet leads to the same table as the revision
+//! alone, and leaves the revision little to do.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use clawgress::core::classes::Classes;
+use clawgress::core::lease::LeaseRequest;
+use clawgress::core::state::{State, World};
+use clawgress::plan::ids::HostId;
+use clawgress::plan::ir::Key;
+use clawgress::plan::ops::{Op, Table, in_pieces};
+use clawgress::policy::name::Name;
+use clawgress::policy::{Policy, parse};
+use serde_json::json;
+
+/// Names that host a has leased.
+const NAMES: u32 = 300;
+const PIECE: usize = 100;
+/// What each such revision writes anew: the two classes for networks that hosts a and b and nobody have, in both registries.
+const OF_NETWORKS: usize = 12;
+
+fn policy(denied: &[&str]) -> Policy {
+    let policy = json!({ "version": 1, "allow": { "domains": ["*.example.com"] }, "deny": { "ips": denied }, "hosts": {
+        "a": { "sources": ["192.168.10.10/32"] }, "b": { "sources": ["192.168.11.10/32"] } } });
+    parse(&policy.to_string()).expect("a legal policy")
+}
+
+fn enforce(state: &mut State, policy: &Policy, revision: u64) {
+    let pending = state.enforce(policy, &World::listening(53), revision, 1);
+    state.enforced(pending);
+}
+
+fn lease(state: &mut State, host: &str, number: u32) {
+    let (_, host) = state.hosts.iter().find(|(name, _)| name.as_str() == host).expect("a host");
+    let name = format!("n{number}.example.com");
+    let request = LeaseRequest {
+        revision: state.revision,
+        host: *host,
+        name: Name::from_wire_labels(name.split('.').map(str::as_bytes)).expect("a name"),
+        links: Vec::new(),
+        addresses: vec![IpAddr::from((0x9700_0000 + number).to_be_bytes())],
+        ttl: Duration::from_secs(60),
+    };
+    assert_eq!(state.lease(&[request], 1).results, [Ok(())]);
+}
+
+/// Both hosts have leases; a's are many.
+fn state() -> State {
+    let mut state = State::new(Classes::first_of_table(0));
+    enforce(&mut state, &policy(&[]), 1);
+    (0..NAMES).for_each(|number| lease(&mut state, "a", number));
+    lease(&mut state, "b", 0);
+    state
+}
+
+/// Elements that a transaction writes into the registries.
+fn written(ops: &[Op]) -> usize {
+    let written = |op: &Op| match op {
+        Op::AddElements(name, elements) if ["up", "down"].contains(&&**name) => elements.len(),
+        _ => 0,
+    };
+    ops.iter().map(written).sum()
+}
+
+fn expected(state: &State) -> Table {
+    state.expected(1)
+}
+
+#[test]
+fn piece_by_piece_leads_where_the_revision_alone_leads() {
+    let denied = policy(&["203.0.113.1"]);
+    let mut alone = state();
+    lease(&mut alone, "b", NAMES);
+    let pending = alone.enforce(&denied, &World::listening(53), 2, 1);
+    let all = NAMES as usize + 2;
+    assert_eq!((pending.rechecks, written(&pending.delta.switch)), (all, 2 * all + OF_NETWORKS), "all at once");
+    alone.enforced(pending);
+
+    let mut state = state();
+    let pending = state.enforce(&denied, &World::listening(53), 2, 1);
+    state.recheck_soon(pending.judged_anew.clone());
+    let chains = state.enforce(&policy(&[]), &World::listening(53), 1, 1);
+    assert_eq!((chains.rechecks, chains.cut, written(&chains.delta.switch)), (0, 0, 0));
+    state.enforced(chains);
+    let (mut after, mut pieces) = (0, 0);
+    while let Some(some) = state.recheck(after, PIECE, DateTime::<Utc>::UNIX_EPOCH) {
+        assert!(some.last > after && written(&some.ops) <= 2 * PIECE, "{}", some.last);
+        after = some.last;
+        state.rechecked(some);
+        pieces += 1;
+        if pieces == 1 {
+            lease(&mut state, "b", NAMES);
+        }
+    }
+    assert_eq!(pieces, 4, "302 classes");
+    state.recheck_soon(BTreeSet::new());
+    let pending = state.enforce(&denied, &World::listening(53), 2, 1);
+    assert_eq!((pending.rechecks, written(&pending.delta.switch)), (0, OF_NETWORKS), "nothing is left of it");
+    state.enforced(pending);
+    assert_eq!(expected(&state), expected(&alone));
+}
+
+#[test]
+fn only_the_classes_of_those_hosts() {
+    let mut state = state();
+    let b = HostId(state.hosts.iter().find(|(name, _)| name.as_str() == "b").expect("a host").1.0);
+    state.recheck_soon(BTreeSet::from([b]));
+    enforce(&mut state, &policy(&[]), 1);
+    let some = state.recheck(0, PIECE, DateTime::<Utc>::UNIX_EPOCH).expect("b has a class");
+    assert_eq!(written(&some.ops), 2);
+    state.rechecked(some);
+    assert!(state.recheck(0, PIECE, DateTime::<Utc>::UNIX_EPOCH).is_none(), "each once");
+}
+
+#[test]
+fn many_removals_come_in_pieces_and_each_once() {
+    let keys: Vec<Key> = (0..5000).map(Key::Mark).collect();
+    let all = ["up", "down"].map(|name| Op::DelElements(name.into(), keys.clone()));
+    let pieces = in_pieces(all.to_vec());
+    let size = |ops: &Vec<Op>| -> usize {
+        ops.iter().map(|op| if let Op::DelElements(_, keys) = op { keys.len() } else { 0 }).sum()
+    };
+    assert!(pieces.len() >= 5 && pieces.iter().all(|piece| (1..=2048).contains(&size(piece))), "{}", pieces.len());
+    for name in ["up", "down"] {
+        let of = |op: &Op| match op {
+            Op::DelElements(set, keys) if &**set == name => keys.clone(),
+            _ => Vec::new(),
+        };
+        assert_eq!(pieces.iter().flatten().flat_map(of).collect::<Vec<_>>(), keys);
+    }
+    let few = vec![all[0].clone(), Op::DelSet("old".into())];
+    let few: Vec<Op> = few
+        .into_iter()
+        .map(|op| if let Op::DelElements(name, keys) = op { Op::DelElements(name, keys[..9].to_vec()) } else { op })
+        .collect();
+    assert_eq!(in_pieces(few.clone()), [few], "one transaction is enough");
+}
