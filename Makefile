@@ -96,6 +96,6 @@ bench: setup ## ratios against peers from Debian, in one run (docs/benchmarks.md
 	@cargo bench --quiet $(RUNNER) $(BENCHES)
 
 .PHONY: bench-quick
-bench-quick: setup ## the same with the fewest rounds: some three minutes once it is built
+bench-quick: setup ## the same with the fewest rounds: under three minutes once it is built
 	@packaging/setup bench
 	@BENCH_QUICK=1 cargo bench --quiet $(RUNNER) $(BENCHES)
