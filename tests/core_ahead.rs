@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use clawgress::core::classes::Classes;
+use clawgress::core::doors::Now;
 use clawgress::core::lease::LeaseRequest;
 use clawgress::core::state::{State, World};
 use clawgress::plan::ids::HostId;
-use clawgress::plan::ir::Key;
+use clawgress::plan::ir::{Data, Key, Verdict};
 use clawgress::plan::ops::{Op, Table, in_pieces};
 use clawgress::policy::name::Name;
 use clawgress::policy::{Policy, parse};
@@ -19,12 +20,17 @@ use serde_json::json;
 /// Names that host a has leased.
 const NAMES: u32 = 300;
 const PIECE: usize = 100;
-/// What each such revision writes anew: the two classes for networks that hosts a and b and nobody have, in both registries.
-const OF_NETWORKS: usize = 12;
+/// An end that no class reaches.
+const ALL: u32 = u32::MAX;
+/// An instant at which [`windowed`] shuts and one at which it is open again, milliseconds.
+const SHUT: u64 = 2 * 3_600_000;
+const OPEN_AGAIN: u64 = 24 * 3_600_000 + 1;
+/// What each such revision writes anew: the two classes for networks that hosts and nobody have, in both registries.
+const OF_NETWORKS: usize = 16;
 
 fn policy(denied: &[&str]) -> Policy {
     let policy = json!({ "version": 1, "allow": { "domains": ["*.example.com"] }, "deny": { "ips": denied }, "hosts": {
-        "a": { "sources": ["192.168.10.10/32"] }, "b": { "sources": ["192.168.11.10/32"] } } });
+        "a": { "sources": ["192.168.10.10/32"] }, "b": { "sources": ["192.168.11.10/32"] }, "c": { "sources": ["192.168.12.10/32"] } } });
     parse(&policy.to_string()).expect("a legal policy")
 }
 
@@ -33,12 +39,16 @@ fn enforce(state: &mut State, policy: &Policy, revision: u64) {
     state.enforced(pending);
 }
 
+fn host_id(state: &State, host: &str) -> HostId {
+    *state.hosts.iter().find(|(name, _)| name.as_str() == host).expect("a host").1
+}
+
 fn lease(state: &mut State, host: &str, number: u32) {
-    let (_, host) = state.hosts.iter().find(|(name, _)| name.as_str() == host).expect("a host");
+    let host = host_id(state, host);
     let name = format!("n{number}.example.com");
     let request = LeaseRequest {
         revision: state.revision,
-        host: *host,
+        host,
         name: Name::from_wire_labels(name.split('.').map(str::as_bytes)).expect("a name"),
         links: Vec::new(),
         addresses: vec![IpAddr::from((0x9700_0000 + number).to_be_bytes())],
@@ -81,12 +91,13 @@ fn piece_by_piece_leads_where_the_revision_alone_leads() {
 
     let mut state = state();
     let pending = state.enforce(&denied, &World::listening(53), 2, 1);
+    assert_eq!(pending.judged_anew, BTreeSet::from([host_id(&state, "a"), host_id(&state, "b")]), "c has no classes");
     state.recheck_soon(pending.judged_anew.clone());
     let chains = state.enforce(&policy(&[]), &World::listening(53), 1, 1);
     assert_eq!((chains.rechecks, chains.cut, written(&chains.delta.switch)), (0, 0, 0));
     state.enforced(chains);
     let (mut after, mut pieces) = (0, 0);
-    while let Some(some) = state.recheck(after, PIECE, DateTime::<Utc>::UNIX_EPOCH) {
+    while let Some(some) = state.recheck(after, ALL, PIECE, DateTime::<Utc>::UNIX_EPOCH) {
         assert!(some.last > after && written(&some.ops) <= 2 * PIECE, "{}", some.last);
         after = some.last;
         state.rechecked(some);
@@ -106,13 +117,81 @@ fn piece_by_piece_leads_where_the_revision_alone_leads() {
 #[test]
 fn only_the_classes_of_those_hosts() {
     let mut state = state();
-    let b = HostId(state.hosts.iter().find(|(name, _)| name.as_str() == "b").expect("a host").1.0);
+    let b = host_id(&state, "b");
     state.recheck_soon(BTreeSet::from([b]));
     enforce(&mut state, &policy(&[]), 1);
-    let some = state.recheck(0, PIECE, DateTime::<Utc>::UNIX_EPOCH).expect("b has a class");
+    let some = state.recheck(0, ALL, PIECE, DateTime::<Utc>::UNIX_EPOCH).expect("b has a class");
     assert_eq!(written(&some.ops), 2);
     state.rechecked(some);
-    assert!(state.recheck(0, PIECE, DateTime::<Utc>::UNIX_EPOCH).is_none(), "each once");
+    assert!(state.recheck(0, ALL, PIECE, DateTime::<Utc>::UNIX_EPOCH).is_none(), "each once");
+}
+
+/// Names go in the first hour of each day only.
+fn windowed(rate: Option<u64>) -> Policy {
+    let hour = json!({ "*.example.com": { "start": "00:00", "end": "01:00" } });
+    let mut policy = json!({ "version": 1, "time_zone": "UTC", "allow": { "domains": ["*.example.com"] },
+        "domain_time_windows": hour, "hosts": { "a": { "sources": ["192.168.10.10/32"] } } });
+    if let Some(rate) = rate {
+        policy["hosts"]["a"]["limits"] = json!({ "egress_kbps": rate });
+    }
+    parse(&policy.to_string()).expect("a legal policy")
+}
+
+/// A host with a name that its window has shut; told it to the kernel, or not yet.
+fn shut(policy: &Policy, told: bool) -> State {
+    let mut state = State::new(Classes::first_of_table(0));
+    enforce(&mut state, policy, 1);
+    lease(&mut state, "a", 0);
+    if told {
+        let (_, _, doors) = state.tick(SHUT);
+        state.ticked(doors);
+    }
+    state.recheck_soon(BTreeSet::from([host_id(&state, "a")]));
+    let pending = state.enforce(policy, &World::listening(53), 1, if told { SHUT } else { 1 });
+    state.enforced(pending);
+    state
+}
+
+#[test]
+fn what_its_window_has_shut_is_not_opened_for_a_moment() {
+    let mut state = shut(&windowed(None), false);
+    let at = |ms: u64| Now::from(ms).utc;
+    assert!(state.recheck(0, ALL, PIECE, at(SHUT)).is_none());
+    let some = state.recheck(0, ALL, PIECE, at(1)).expect("it is open before");
+    state.rechecked(some);
+}
+
+#[test]
+fn limits_behind_a_shut_window_find_their_chain_when_it_opens() {
+    let mut state = shut(&windowed(Some(100)), true);
+    while let Some(some) = state.recheck(0, ALL, PIECE, Now::from(SHUT).utc) {
+        state.rechecked(some);
+    }
+    let (_, _, doors) = state.tick(OPEN_AGAIN);
+    state.ticked(doors);
+    let table = state.expected(OPEN_AGAIN);
+    let up = &table.sets.iter().find(|(name, _)| &***name == "up").expect("the registry").1.elements;
+    let led = up.values().filter_map(|value| match &value.data {
+        Data::Verdict(Verdict::Goto(chain)) => Some(chain),
+        _ => None,
+    });
+    let led: Vec<_> = led.collect();
+    assert!(led.len() == 2 && led.iter().all(|chain| table.chains.contains_key(*chain)), "{led:?}");
+}
+
+#[test]
+fn who_asks_for_ever_new_names_holds_nothing_up() {
+    let mut state = state();
+    state.recheck_soon(BTreeSet::from([host_id(&state, "a")]));
+    enforce(&mut state, &policy(&[]), 1);
+    let (mut after, end, mut pieces) = (0, state.next_class(), 0);
+    while let Some(some) = state.recheck(after, end, PIECE, DateTime::<Utc>::UNIX_EPOCH) {
+        after = some.last;
+        state.rechecked(some);
+        pieces += 1;
+        lease(&mut state, "a", NAMES + pieces);
+        assert!(pieces <= NAMES.div_ceil(PIECE as u32), "{pieces} pieces");
+    }
 }
 
 #[test]

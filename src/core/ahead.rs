@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 
-use super::classes::Way;
+use super::classes::{Class, Way};
 use super::doors::{self, Door, Doors, Scribe};
 use super::state::State;
 use crate::plan::ids::HostId;
@@ -34,14 +34,22 @@ impl State {
         self.rechecking = hosts;
     }
 
-    /// At most `most` classes of those hosts with numbers above `after` whose flows are not judged at each packet yet.
-    /// `None`: there are no more. Classes with limits have chains of their own, and are left to the revision.
-    pub fn recheck(&self, after: u32, most: usize, utc: DateTime<Utc>) -> Option<Rechecked> {
-        let due = self.classes.after(after).filter(|(id, class)| {
-            self.rechecking.contains(&class.host)
-                && class.way == Way::Named
-                && !class.recheck
-                && self.doors.get(id).is_none_or(|door| door.meter.is_free())
+    /// Whether a class can be made ready: its flows are not judged at each packet yet, and meet no limits. Limits have chains
+    /// of their own, also where a window has shut the door and will open it again; they are left to the revision.
+    pub(super) fn can_be_ready(&self, id: u32, class: &Class) -> bool {
+        class.way == Way::Named
+            && !class.recheck
+            && self.egress.meter(class.host, &class.caps, false).is_free()
+            && self.doors.get(&id).is_none_or(|door| door.meter.is_free())
+    }
+
+    /// At most `most` classes of those hosts with numbers above `after` and below `end` that can be made ready. `None`: there
+    /// are no more. Without an end, an agent that asks for ever new names would hold up the revision.
+    pub fn recheck(&self, after: u32, end: u32, most: usize, utc: DateTime<Utc>) -> Option<Rechecked> {
+        let due = self.classes.after(after).take_while(|(id, _)| *id < end).filter(|(id, class)| {
+            // What the kernel has shut by itself must not be opened again.
+            let is_shut = self.doors.get(id).and_then(|door| door.until).is_some_and(|until| until <= utc);
+            self.rechecking.contains(&class.host) && !is_shut && self.can_be_ready(*id, class)
         });
         let classes: Vec<u32> = due.map(|(id, _)| id).take(most).collect();
         let last = *classes.last()?;

@@ -32,7 +32,7 @@ pub struct Pending {
     pub snapshot: Arc<Snapshot>,
     /// How many classes end with it: their flows are cut.
     pub cut: usize,
-    /// Classes whose flows are judged at each packet from now on.
+    /// Classes without limits whose flows are judged at each packet from now on.
     pub rechecks: usize,
     /// Whose they are.
     pub judged_anew: BTreeSet<HostId>,
@@ -128,7 +128,7 @@ impl State {
                 }
             }
         }
-        let (mut cut, mut rechecks) = (0, 0);
+        let (mut cut, mut rechecks, mut rechecked) = (0, 0, BTreeSet::new());
         let barred = self.barred(&snapshot);
         // All of whose names may go on: their leases need no second look.
         let mut whole = BTreeSet::new();
@@ -147,7 +147,10 @@ impl State {
                 cut += 1;
                 classes.remove(id);
             } else if changes.guards.contains(&class.host) && !class.recheck {
-                rechecks += 1;
+                if self.can_be_ready(id, class) {
+                    rechecks += 1;
+                    rechecked.insert(class.host);
+                }
                 classes.set_recheck(id);
             }
         }
@@ -166,8 +169,8 @@ impl State {
         };
         let doors = doors::open(&classes, &nets, &snapshot, &egress, now.utc);
         situation.meters = meters(&classes, &nets, &egress);
-        let rechecked = classes.iter().filter(|(_, class)| class.recheck).map(|(_, class)| class.host);
-        situation.recheck = rechecked.chain(self.rechecking.iter().copied()).collect();
+        let judged = classes.iter().filter(|(_, class)| class.recheck).map(|(_, class)| class.host);
+        situation.recheck = judged.chain(self.rechecking.iter().copied()).collect();
 
         let fixed = table_of(policy, &prepared.lists, &situation);
         let mut delta = diff(&self.fixed, &fixed);
@@ -178,7 +181,7 @@ impl State {
         delta.remove.extend(shut.into_iter().chain(ended));
         let hosts = situation.hosts;
         let next = Next { hosts, next_host, fixed, classes, nets, doors, egress, caps, charged, leases };
-        Pending { delta, snapshot, cut, rechecks, judged_anew: changes.guards, records, next: Box::new(next) }
+        Pending { delta, snapshot, cut, rechecks, judged_anew: rechecked, records, next: Box::new(next) }
     }
 
     /// The kernel has taken the revision. Gives what it took the place of: that may be much, and takes a while to drop.
@@ -233,7 +236,9 @@ impl State {
             let class = self.classes.get(lease.class);
             let barred = judged.barred.contains(&lease.class) && snapshot.denied_answer(host, address).is_some();
             let is_whole = judged.whole.contains(&lease.class)
-                && class.is_some_and(|class| lease.names.keys().all(|name| class.names.contains(name)));
+                && class.is_some_and(|class| {
+                    class.host == host && lease.names.keys().all(|name| class.names.contains(name))
+                });
             if is_whole && !barred && classes.get(lease.class).is_some() {
                 continue;
             }

@@ -11,6 +11,9 @@ use crate::core::lease::HostId;
 const MAX_WAITING: usize = 8192;
 /// Queries that wait for one host, or one source of no host: one agent does not starve the others.
 const MAX_WAITING_PER_HOST: usize = 256;
+/// Queries that wait for all sources of no host together: an agent may send in the names of many, and must not take the
+/// places of hosts with that.
+const MAX_WAITING_OF_NOBODY: usize = MAX_WAITING / 2;
 
 /// The count of queries that wait for an upstream or for the kernel.
 #[derive(Clone, Default)]
@@ -21,6 +24,7 @@ pub(super) struct Pending {
 #[derive(Default)]
 struct Waiting {
     total: usize,
+    of_nobody: usize,
     per_host: HashMap<Who, usize>,
 }
 
@@ -39,10 +43,15 @@ impl Pending {
         let who = (host, (host < HostId::FIRST).then(|| neighbour(source)));
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let own = waiting.per_host.get(&who).copied().unwrap_or(0);
-        if waiting.total >= MAX_WAITING || own >= MAX_WAITING_PER_HOST {
+        let is_nobody = who.1.is_some();
+        if waiting.total >= MAX_WAITING
+            || own >= MAX_WAITING_PER_HOST
+            || is_nobody && waiting.of_nobody >= MAX_WAITING_OF_NOBODY
+        {
             return None;
         }
         waiting.total += 1;
+        waiting.of_nobody += usize::from(is_nobody);
         waiting.per_host.insert(who, own + 1);
         Some(Ticket { waiting: Arc::clone(&self.waiting), who })
     }
@@ -52,6 +61,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.total -= 1;
+        waiting.of_nobody -= usize::from(self.who.1.is_some());
         if let Some(own) = waiting.per_host.get_mut(&self.who) {
             *own -= 1;
             if *own == 0 {
@@ -80,6 +90,17 @@ mod tests {
         assert!(admit(HostId::NOBODY, 1).is_some());
         let _tickets: Vec<_> = (0..MAX_WAITING_PER_HOST).map(|_| admit(HostId::FIRST, 1).unwrap()).collect();
         assert!(admit(HostId::FIRST, 2).is_none());
+    }
+
+    #[test]
+    fn however_many_sources_of_no_host_flood_hosts_have_places() {
+        let pending = Pending::default();
+        let flood = || (0..=u8::MAX).flat_map(|last| (0..MAX_WAITING_PER_HOST).map(move |_| last));
+        let tickets: Vec<_> = flood().map_while(|last| pending.admit(HostId::NOBODY, source(last))).collect();
+        assert_eq!(tickets.len(), MAX_WAITING_OF_NOBODY);
+        assert!(pending.admit(HostId::FIRST, source(1)).is_some());
+        drop(tickets);
+        assert!(pending.admit(HostId::NOBODY, source(9)).is_some());
     }
 
     #[test]

@@ -45,8 +45,9 @@ impl Gate {
     }
 
     fn recheck_all(&mut self) -> bool {
-        let mut after = 0;
-        while let Some(some) = self.state.recheck(after, PIECE, Utc::now()) {
+        // What is leased meanwhile is left to the revision.
+        let (mut after, end) = (0, self.state.next_class());
+        while let Some(some) = self.state.recheck(after, end, PIECE, Utc::now()) {
             let begin = Instant::now();
             after = some.last;
             if self.kernel.commit(&some.ops).is_err() {
