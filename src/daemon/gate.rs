@@ -198,9 +198,11 @@ impl Gate {
         self.refuse_foreign()?;
         self.read_touched(policy);
         let now = self.now();
-        let world = World { guarded: world::guarded(policy), ..self.world.clone() };
+        let world = self.world_of(policy);
         let mut pending = self.state.enforce_prepared(policy, prepared, &world, revision, now);
         if self.recheck_ahead(&pending, policy) {
+            // Caps were used meanwhile.
+            self.read_touched(policy);
             pending = self.state.enforce_prepared(policy, prepared, &world, revision, self.now());
         }
         self.world = world;
@@ -224,6 +226,11 @@ impl Gate {
             Ok(()) => Ok(self.took(pending, policy, prepared)),
             Err(error) => self.refused(pending, error, policy, prepared),
         }
+    }
+
+    /// The machine, with the interfaces that a policy guards. What was noted last may be of one that was refused since.
+    fn world_of(&self, policy: &Policy) -> World {
+        World { guarded: world::guarded(policy), ..self.world.clone() }
     }
 
     /// A table of our name may have come from elsewhere as long as we enforce nothing.

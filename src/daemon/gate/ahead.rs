@@ -34,7 +34,8 @@ impl Gate {
     /// Has the table hold the chains that judge them; the policy in force stays what it is.
     fn make_chains(&mut self, policy: &Arc<Policy>, prepared: &Arc<Prepared>) -> bool {
         let begin = Instant::now();
-        let pending = self.state.enforce_prepared(policy, prepared, &self.world, self.state.revision, self.now());
+        let world = self.world_of(policy);
+        let pending = self.state.enforce_prepared(policy, prepared, &world, self.state.revision, self.now());
         let kept = self.keep_records(&pending.records, || pending.cap_records());
         if kept.is_err() || self.switch(&pending.delta, &BTreeSet::new()).is_err() {
             return false;
