@@ -91,8 +91,8 @@ fn piece_by_piece_leads_where_the_revision_alone_leads() {
 
     let mut state = state();
     let pending = state.enforce(&denied, &World::listening(53), 2, 1);
-    assert_eq!(pending.judged_anew, BTreeSet::from([host_id(&state, "a"), host_id(&state, "b")]), "c has no classes");
-    state.recheck_soon(pending.judged_anew.clone());
+    assert_eq!(pending.rechecked, BTreeSet::from([host_id(&state, "a"), host_id(&state, "b")]), "c has no classes");
+    state.recheck_soon(pending.rechecked.clone());
     let chains = state.enforce(&policy(&[]), &World::listening(53), 1, 1);
     assert_eq!((chains.rechecks, chains.cut, written(&chains.delta.switch)), (0, 0, 0));
     state.enforced(chains);

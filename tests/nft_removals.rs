@@ -28,8 +28,12 @@ fn lease(number: u32) -> (Key, Value) {
     (key, Value { data: Data::Mark(number), timeout_ms: Some(60_000), comment: None })
 }
 
-/// An owned table with both sets, and who hears what its writer removes.
-fn telling() -> Option<(Kernel, Removals)> {
+/// An owned table with both sets in a namespace of its own, and who hears what its writer removes.
+fn telling() -> Option<(Namespace, Kernel, Removals)> {
+    if !ready() {
+        return None;
+    }
+    let namespace = Namespace::new();
     let mut kernel = Kernel::open(Options { own_table: true, old_kernel: false }).expect("the kernel's packet filter");
     if !kernel.features().owner {
         eprintln!("\n*** SKIPPED: this kernel has no tables with owners that persist (Linux 6.9) ***\n");
@@ -40,7 +44,7 @@ fn telling() -> Option<(Kernel, Removals)> {
     kernel
         .commit(&[Op::AddTable, Op::AddSet(ident("up"), CLASSES), Op::AddSet(ident("dst4"), leases(Family::V4))])
         .expect("a table");
-    Some((kernel, removals))
+    Some((namespace, kernel, removals))
 }
 
 fn rings(removals: &Removals) -> bool {
@@ -70,11 +74,7 @@ fn heard(removals: &mut Removals) -> (Vec<u32>, Vec<&'static str>) {
 
 #[test]
 fn the_writer_of_an_owned_table_hears_what_it_removes_and_nothing_else() {
-    if !ready() {
-        return;
-    }
-    let _namespace = Namespace::new();
-    let Some((mut kernel, mut removals)) = telling() else { return };
+    let Some((_namespace, mut kernel, mut removals)) = telling() else { return };
     assert!(!rings(&removals), "nothing was removed");
     let put = |list| Op::PutElements(ident("up"), list);
     kernel.commit(&[put(marks(0..9)), Op::AddElements(ident("dst4"), (0..9).map(lease).collect())]).expect("elements");
@@ -103,11 +103,7 @@ fn the_writer_of_an_owned_table_hears_what_it_removes_and_nothing_else() {
 
 #[test]
 fn all_elements_that_count_can_be_removed_at_once_and_none_is_lost() {
-    if !ready() {
-        return;
-    }
-    let _namespace = Namespace::new();
-    let Some((mut kernel, mut removals)) = telling() else { return };
+    let Some((_namespace, mut kernel, mut removals)) = telling() else { return };
     // As many as there are classes, in two maps.
     let all: Vec<u32> = (0..262_144).collect();
     kernel.commit(&[Op::AddElements(ident("up"), marks(all.clone()))]).expect("elements");
@@ -120,11 +116,7 @@ fn all_elements_that_count_can_be_removed_at_once_and_none_is_lost() {
 /// Whoever reads while a transaction goes on sees elements gone that nobody has told of yet.
 #[test]
 fn what_a_reading_misses_is_told_or_known_to_be_untold() {
-    if !ready() {
-        return;
-    }
-    let _namespace = Namespace::new();
-    let Some((mut kernel, mut removals)) = telling() else { return };
+    let Some((_namespace, mut kernel, mut removals)) = telling() else { return };
     kernel.commit(&[Op::AddElements(ident("up"), marks(0..100_000))]).expect("elements");
     let mut reader = Kernel::open(Options::default()).expect("a reader");
     let gone = [Op::DelElements(ident("up"), (0..100_000).map(Key::Mark).collect())];

@@ -5,7 +5,7 @@
 //! needs most of a second in one transaction, and leases wait meanwhile. The rules that are still in force let these
 //! flows pass, so they may as well be judged by those: piece by piece, with leases in between.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
@@ -15,6 +15,7 @@ use super::state::State;
 use crate::plan::ids::HostId;
 use crate::plan::meter::Meter;
 use crate::plan::ops::Op;
+use crate::policy::model::HostName;
 
 /// Some classes, to be judged at each packet.
 #[must_use]
@@ -57,7 +58,8 @@ impl State {
         let judged =
             |door: &Door| Door { meter: Meter { recheck: Some(door.host), ..Meter::default() }, ..door.clone() };
         let doors: Doors = old.iter().map(|(id, door)| (*id, judged(door))).collect();
-        let scribe = Scribe { classes: &self.classes, host: &|id| self.host_name(id), utc };
+        let names: BTreeMap<HostId, &HostName> = self.hosts.iter().map(|(name, id)| (*id, name)).collect();
+        let scribe = Scribe { classes: &self.classes, host: &|id| names.get(&id).copied(), utc };
         let (mut ops, shut) = doors::difference(&old, &doors, &scribe);
         ops.extend(shut);
         Some(Rechecked { ops, last, classes, doors })

@@ -35,7 +35,7 @@ pub struct Pending {
     /// Classes without limits whose flows are judged at each packet from now on.
     pub rechecks: usize,
     /// Whose they are.
-    pub judged_anew: BTreeSet<HostId>,
+    pub rechecked: BTreeSet<HostId>,
     /// The use of caps as it must be on disk before anything of the delta is committed.
     pub records: Vec<CapRecord>,
     next: Box<Next>,
@@ -181,7 +181,7 @@ impl State {
         delta.remove.extend(shut.into_iter().chain(ended));
         let hosts = situation.hosts;
         let next = Next { hosts, next_host, fixed, classes, nets, doors, egress, caps, charged, leases };
-        Pending { delta, snapshot, cut, rechecks, judged_anew: rechecked, records, next: Box::new(next) }
+        Pending { delta, snapshot, cut, rechecks, rechecked, records, next: Box::new(next) }
     }
 
     /// The kernel has taken the revision. Gives what it took the place of: that may be much, and takes a while to drop.

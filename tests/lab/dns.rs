@@ -9,7 +9,7 @@ use hickory_proto::rr::rdata::svcb::SvcParamValue;
 use hickory_proto::rr::{RData, RecordType};
 use serde_json::json;
 
-use crate::world::{FOREIGN, Over, address_record, question};
+use crate::world::{FOREIGN, Over, World, address_record, question};
 use crate::{A, AGENTS, B, OTHER, SITE, SITE6};
 
 /// SPEC: the budget for an upstream is 2 s; the rest is the lab's.
@@ -284,18 +284,23 @@ fn a_host_with_many_addresses_leaves_connections_for_others() {
     assert_eq!(reply.expect("an answer").code(), "NXDOMAIN");
 }
 
-#[test]
-fn a_source_of_no_host_that_floods_leaves_places_for_others() {
-    let mut world = world!();
-    world.internet.upstream.host("cached.example", &[SITE]);
-    world.gateway.enforce(json!({ "version": 1, "allow": { "domains": ["*.slow.example", "cached.example"] } }));
-    world.a.reach("cached.example", 443).must_reach();
+/// Agent a asks for more than may wait, and no upstream answers from now on.
+fn ask_for_what_nobody_answers(world: &World) {
     world.internet.upstream.silent(true);
     let socket = world.a.netns.enter(|| UdpSocket::bind("0.0.0.0:0")).expect("ports are left");
     for n in 0..3000 {
         let wire = question(&format!("n{n}.slow.example"), RecordType::A);
         socket.send_to(&wire, (world.a.router4, 53)).expect("a route");
     }
+}
+
+#[test]
+fn a_source_of_no_host_that_floods_leaves_places_for_others() {
+    let mut world = world!();
+    world.internet.upstream.host("cached.example", &[SITE]);
+    world.gateway.enforce(json!({ "version": 1, "allow": { "domains": ["*.slow.example", "cached.example"] } }));
+    world.a.reach("cached.example", 443).must_reach();
+    ask_for_what_nobody_answers(&world);
     // The other agent has no lease yet, so its answer has to wait for the kernel.
     let reply = world.b.lookup("cached.example", RecordType::A).expect("an answer");
     assert!(reply.code() == "NOERROR" && reply.after < Duration::from_millis(200), "{reply:?}");
@@ -308,12 +313,7 @@ fn a_host_that_floods_leaves_places_for_others() {
     world.gateway.enforce(json!({ "version": 1, "allow": { "domains": ["*.slow.example", "cached.example"] },
         "hosts": { "a": { "sources": A }, "b": { "sources": B } } }));
     world.b.reach("cached.example", 443).must_reach();
-    world.internet.upstream.silent(true);
-    let socket = world.a.netns.enter(|| UdpSocket::bind("0.0.0.0:0")).expect("ports are left");
-    for n in 0..3000 {
-        let wire = question(&format!("n{n}.slow.example"), RecordType::A);
-        socket.send_to(&wire, (world.a.router4, 53)).expect("a route");
-    }
+    ask_for_what_nobody_answers(&world);
     let reply = world.b.lookup("cached.example", RecordType::A).expect("an answer");
     assert!(reply.code() == "NOERROR" && reply.after < Duration::from_millis(200), "{:?}", reply.after);
     world.internet.upstream.silent(false);

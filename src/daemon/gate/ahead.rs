@@ -25,7 +25,7 @@ impl Gate {
         if revision.rechecks <= FEW || Arc::ptr_eq(&old, policy) {
             return false;
         }
-        self.state.recheck_soon(revision.judged_anew.clone());
+        self.state.recheck_soon(revision.rechecked.clone());
         let done = self.make_chains(&old, &prepared) && self.recheck_all();
         self.state.recheck_soon(BTreeSet::new());
         done
